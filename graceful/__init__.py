@@ -1,0 +1,1 @@
+"""graceful: leave Kubernetes and Eureka without losing a request."""
