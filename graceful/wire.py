@@ -1,0 +1,208 @@
+"""What the preStop hook and the app must agree on: the settings that both read, and what they say to each other.
+
+The hook talks to every process of its container in lines:
+
+    hook  graceful/1 prestop elapsed=0.041 grace=130
+    app   graceful/1 leaving within=100.0
+    app   say out of service on 2 of 2 servers
+    app   done left after 95.2 s
+
+The first line of each side carries the version of the protocol and `key=value` words; whoever does not know a key
+ignores it. The lines after it are a kind and free text. Instants are never sent, only durations: the two sides need no
+common clock.
+
+Where the two meet is in `graceful.rendezvous`. The hook imports both before anything else can happen, at a CPU limit
+that may be a twentieth of a core: this module imports nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # the module typing costs more than this whole module
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "ENV_NAMES",
+    "LINE_LIMIT",
+    "LineReader",
+    "WireError",
+    "decode_first",
+    "decode_line",
+    "default_instance_id",
+    "encode_first",
+    "encode_line",
+    "env_lookup",
+    "parse_duration",
+]
+
+PROTOCOL = "graceful"
+VERSION = "1"
+LINE_LIMIT = 4096
+"""Bytes of the longest line, its newline included."""
+KINDS = ("say", "done", "failed")
+
+ENV_NAMES = {
+    "eureka_url": ("GRACEFUL_EUREKA_URL", "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "EUREKA_SERVER_URL"),
+    "app_name": (
+        "GRACEFUL_APP_NAME",
+        "EUREKA_INSTANCE_APPNAME",
+        "SPRING_APPLICATION_NAME",
+        "OTEL_SERVICE_NAME",
+    ),
+    "instance_id": ("GRACEFUL_INSTANCE_ID", "EUREKA_INSTANCE_INSTANCEID"),
+    "hostname": ("GRACEFUL_HOSTNAME", "EUREKA_INSTANCE_HOSTNAME"),
+    "ip_addr": ("GRACEFUL_IP_ADDR", "EUREKA_INSTANCE_IPADDRESS", "POD_IP"),
+    "drain_timeout": ("GRACEFUL_DRAIN_TIMEOUT", "SPRING_LIFECYCLE_TIMEOUT_PER_SHUTDOWN_PHASE"),
+}
+"""The environment variables of a setting, the first that is set wins. Settings not listed have `GRACEFUL_…` alone."""
+
+
+class WireError(ValueError):
+    """The other side sent what is no line of this protocol, or of another version of it."""
+
+
+# --- settings that both sides read ---------------------------------------------------------------------------------
+
+
+def env_lookup(setting: str, environ: Mapping[str, str]) -> str | None:
+    """Return the value that the environment gives to a setting, under its own name or one users already have.
+
+    Args:
+        setting: the setting's name in lower case, such as `"eureka_url"`.
+        environ: the environment; a blank value counts as not set.
+    """
+    for name in ENV_NAMES.get(setting, (f"GRACEFUL_{setting.upper()}",)):
+        value = environ.get(name, "").strip()
+        if value:
+            return value
+    return None
+
+
+def default_instance_id(app: str, ip: str, port: int | str) -> str:
+    """Return the id under which an instance registers when none is configured: `orders:10.0.0.7:8080`."""
+    return f"{app}:{ip}:{port}".lower()
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "M": 0.001}  # M stands for ms while it is parsed
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that a duration in an environment variable stands for.
+
+    Accepts seconds (`"20"`, `"1.5"`), numbers with a unit, the larger first (`"20s"`, `"2m"`, `"1m30s"`, `"500ms"`),
+    and the ISO-8601 form that Spring's settings use (`"PT1M30S"`).
+
+    Raises:
+        ValueError: `text` is none of these; the message says what was expected.
+    """
+    rest = text.strip().lower()
+    if _is_number(rest):
+        return float(rest)
+    rest = rest.removeprefix("pt").replace("ms", "M")
+    parts = []
+    for unit, seconds in _UNITS.items():
+        number, found, tail = rest.partition(unit)
+        if found and _is_number(number):
+            parts.append(float(number) * seconds)
+            rest = tail
+    if rest or not parts:
+        raise ValueError(
+            f"{text[:80]!r} is not a duration: expected seconds (20 or 1.5), or numbers with the units h, m, s or ms, "
+            "the larger first (20s, 2m, 1m30s)"
+        )
+    return sum(parts)
+
+
+def _is_number(text: str) -> bool:
+    """Whether `text` is a plain decimal: no sign, exponent, infinity or digits of other scripts, as float() takes."""
+    return len(text) <= 15 and text.isascii() and text.replace(".", "", 1).isdigit()
+
+
+def encode_first(verb: str, **values: float | None) -> bytes:
+    """Return the first line of a side, such as `encode_first("prestop", elapsed=0.04, grace=None)`.
+
+    Args:
+        verb: what the line is about, in lower-case letters.
+        values: durations in seconds; None is sent as `unknown`.
+    """
+    words = [f"{key}={'unknown' if value is None else format(value, '.3f')}" for key, value in values.items()]
+    return " ".join([f"{PROTOCOL}/{VERSION}", verb, *words]).encode("ascii") + b"\n"
+
+
+def decode_first(line: bytes) -> tuple[str, dict[str, float | None]]:
+    """Return verb and durations of a side's first line.
+
+    Raises:
+        WireError: it is no such line, or one of another version.
+    """
+    try:
+        text = line.decode("ascii")
+    except UnicodeDecodeError:
+        raise WireError(f"expected a line of {PROTOCOL}/{VERSION}, got bytes that are not ASCII") from None
+    protocol, _, version = text.partition(" ")[0].partition("/")
+    if protocol != PROTOCOL or not version:
+        raise WireError(f"expected a line that begins with {PROTOCOL}/{VERSION}, got {text[:80]!r}")
+    if version != VERSION:
+        raise WireError(
+            f"the other side speaks {PROTOCOL}/{version[:16]}, this one {PROTOCOL}/{VERSION}: "
+            "app and hook must come from the same installation of graceful"
+        )
+    verb, *words = text.split()[1:] or [""]
+    if not (verb.isalpha() and verb.islower()):
+        raise WireError(f"expected a verb after {PROTOCOL}/{VERSION}, got {verb[:80]!r}")
+    return verb, dict(_decode_word(word) for word in words)
+
+
+def _decode_word(word: str) -> tuple[str, float | None]:
+    key, equals, value = word.partition("=")
+    if not (key.isidentifier() and equals):
+        raise WireError(f"expected key=value, got {word[:80]!r}")
+    if value == "unknown":
+        return key, None
+    if not _is_number(value):
+        raise WireError(f"expected {key}=<seconds> or {key}=unknown, got {word[:80]!r}")
+    return key, float(value)
+
+
+def encode_line(kind: str, text: str) -> bytes:
+    """Return a line of free text: `say`, `done` or `failed`.
+
+    What could end the line or drive a terminal becomes a space; what is too long is cut.
+    """
+    clean = "".join(char if char.isprintable() else " " for char in text)
+    room = LINE_LIMIT - len(kind) - 2
+    cut = clean.encode("utf-8", "replace")[:room].decode("utf-8", "ignore")
+    return f"{kind} {cut}\n".encode()
+
+
+def decode_line(line: bytes) -> tuple[str, str]:
+    """Return kind and text of a line after the first.
+
+    Raises:
+        WireError: its kind is none of `say`, `done` and `failed`.
+    """
+    kind, _, text = line.decode("utf-8", "replace").partition(" ")
+    if kind not in KINDS:
+        raise WireError(f"expected one of {', '.join(KINDS)}, got {kind[:80]!r}")
+    return kind, "".join(char if char.isprintable() else " " for char in text)
+
+
+class LineReader:
+    """Cuts a stream of bytes into lines, and never holds more of it than the longest line."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines that `data` completes, without their newlines.
+
+        Raises:
+            WireError: a line is longer than `LINE_LIMIT`.
+        """
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) >= LINE_LIMIT or any(len(line) >= LINE_LIMIT for line in lines):
+            self._rest = b""
+            raise WireError(f"a line is longer than {LINE_LIMIT} bytes")
+        return lines
