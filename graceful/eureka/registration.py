@@ -1,0 +1,281 @@
+"""graceful's own registration in Eureka: absent until ready, UP while serving, and never UP again once it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import contextmanager
+from random import Random
+from typing import TYPE_CHECKING
+
+import anyio
+
+from graceful.eureka.backoff import pauses
+from graceful.eureka.rest import EurekaError, Server, Status
+from graceful.eureka.status import StatusManager, now_ms
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator, Sequence
+
+    from graceful.core.registry import RegistryOutcome
+    from graceful.eureka.instance import Instance
+
+__all__ = ["EurekaRegistration"]
+
+logger = logging.getLogger("graceful.eureka")
+
+# A cancel of a former life that was replicated late would take the new registration with it (peers hear of each other
+# within half a second): the first heartbeat finds out soon, all others come at their interval.
+_FIRST_HEARTBEAT = 5.0
+
+
+class EurekaRegistration:
+    """The registry of the coordinator, for an instance that graceful itself registers.
+
+    Two sets of connections go to the same servers: one that announces (register, heartbeat) and is closed for good by
+    `freeze`, and one that can only take the instance away. All methods but `freeze` belong to one asyncio event loop.
+
+    Args:
+        urls: the base URL of every server. The first that answers gets the registration and the heartbeats; the others
+            hear of it from that one.
+        instance: what to register.
+        heartbeat_interval: seconds between two heartbeats.
+        try_timeout: the upper bound in seconds of one call to one server.
+        recheck_interval: the longest pause in seconds between two looks at a server while withdrawn.
+        clear_timeout: the upper bound in seconds for clearing what a former life left behind, in `start`.
+        ssl_context: for https servers; by default `ssl.create_default_context()`.
+        random: for jitter.
+
+    Raises:
+        ValueError: there is no URL, or one that is none.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        instance: Instance,
+        *,
+        heartbeat_interval: float = 30.0,
+        try_timeout: float = 1.5,
+        recheck_interval: float = 5.0,
+        clear_timeout: float = 5.0,
+        ssl_context: ssl.SSLContext | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self._instance = instance
+        self._heartbeat_interval = heartbeat_interval
+        self._try_timeout = try_timeout
+        self._clear_timeout = clear_timeout
+        self._random = random or Random()  # noqa: S311 - jitter is no secret
+        self._announcers = [Server(url, try_timeout=try_timeout, ssl_context=ssl_context) for url in urls]
+        self._status = StatusManager(
+            [Server(url, try_timeout=try_timeout, ssl_context=ssl_context) for url in urls],
+            instance.app,
+            instance.instance_id,
+            recheck_interval=recheck_interval,
+            random=self._random,
+        )
+        self._uncleared = set(self._status.servers)
+        self._frozen = False
+        self._wakeup: tuple[asyncio.AbstractEventLoop, anyio.Event] | None = None
+        self._announcing = False
+        self._announced = False
+        self._dirty_timestamp: int | None = None
+        self._confirmed = False
+        self._may_clear_override = True
+        self._outage = False
+
+    @property
+    def announced(self) -> bool:
+        """Whether an UP was at least tried in this life."""
+        return self._announced
+
+    # --- the life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Delete what a former life of this instance id left behind on any server, by `clear_timeout` at the latest.
+
+        A server that does not answer by then is tried once more before the instance is registered.
+        """
+        await self._clear(self._clear_timeout)
+
+    async def serve(self) -> None:
+        """Register as UP on one server, read it back, and send heartbeats, until cancelled or frozen."""
+        self._wakeup = (asyncio.get_running_loop(), anyio.Event())
+        if self._uncleared and not self._frozen:
+            await self._clear(self._try_timeout)
+        waits = self._outage_pauses()
+        first = True
+        while not self._frozen:
+            if await self._announce():
+                waits = self._outage_pauses()
+                await self._pause(
+                    min(self._heartbeat_interval, _FIRST_HEARTBEAT) if first else self._heartbeat_interval
+                )
+                first = False
+            else:
+                await self._pause(next(waits))
+
+    def freeze(self) -> None:
+        """End announcing for good: no registration and no heartbeat is sent any more. Thread-safe, idempotent.
+
+        One that is being sent just now comes to its end; `withdraw` reckons with it.
+        """
+        self._frozen = True
+        for server in self._announcers:
+            server.close()
+        if self._wakeup is not None:
+            loop, woken = self._wakeup
+            try:
+                loop.call_soon_threadsafe(woken.set)
+            except RuntimeError:
+                # The loop is closed, and serve with it.
+                logger.debug("frozen after the event loop was closed")
+
+    async def withdraw(self, deadline: float) -> RegistryOutcome:
+        """Freeze, set OUT_OF_SERVICE on every server and read it back, until all are verified or `deadline`."""
+        self.freeze()
+        return await self._status.withdraw(deadline, settled=lambda: not self._announcing)
+
+    async def keep_withdrawn(self) -> None:
+        """Retry the servers that did not verify and look after the others, until cancelled."""
+        await self._status.keep_withdrawn()
+
+    async def deregister(self, deadline: float) -> RegistryOutcome:
+        """Freeze, delete the instance from every server, and confirm that it is absent, by `deadline`."""
+        self.freeze()
+        return await self._status.deregister(deadline)
+
+    async def _clear(self, timeout: float) -> None:  # noqa: ASYNC109 - what was cleared by then counts
+        self._uncleared = await self._status.clear(anyio.current_time() + timeout, self._uncleared)
+
+    # --- one round of announcing ------------------------------------------------------------------------------------
+
+    async def _announce(self) -> bool:
+        """Renew or register on the first server that takes it, the last good one first; whether one did."""
+        failures: list[EurekaError] = []
+        for server in tuple(self._announcers):
+            try:
+                with self._marked_as_announcing():
+                    await self._renew(server)
+            except EurekaError as error:
+                failures.append(error)
+            else:
+                self._stay_with(server, failures)
+                return True
+            if self._frozen:
+                return False
+        self._report_outage(failures)
+        return False
+
+    @contextmanager
+    def _marked_as_announcing(self) -> Iterator[None]:
+        self._announcing = True
+        try:
+            yield
+        finally:
+            self._announcing = False
+
+    async def _renew(self, server: Server) -> None:
+        instance = self._instance
+        if self._dirty_timestamp is None:
+            return await self._register(server)
+        try:
+            await server.heartbeat(instance.app, instance.instance_id, self._dirty_timestamp)
+        except EurekaError as error:
+            if error.status != 404:
+                raise
+            logger.warning(
+                "registering again: %s no longer knows %s", server.name, instance.instance_id, extra=_extra(server)
+            )
+            return await self._register(server)
+        if not self._confirmed:
+            await self._confirm(server)
+        return None
+
+    async def _register(self, server: Server) -> None:
+        self._announced = True
+        self._confirmed = False
+        dirty_timestamp = now_ms()
+        await server.register(self._instance, dirty_timestamp)
+        self._dirty_timestamp = dirty_timestamp
+        await self._confirm(server)
+
+    async def _confirm(self, server: Server) -> None:
+        """Read the registration back: a 204 does not mean UP."""
+        instance = self._instance
+        try:
+            status = await server.read(instance.app, instance.instance_id)
+        except EurekaError as error:
+            logger.warning("registered, but not read back: %s", error, extra=_extra(server))
+            return
+        if status is Status.UP:
+            self._confirmed = True
+            self._may_clear_override = False
+            logger.info("%s is UP on %s", instance.instance_id, server.name, extra=_extra(server))
+        elif status is not None and self._may_clear_override:
+            await self._clear_override(server, status)
+        else:
+            logger.warning(
+                "callers are not sent here: %s is %s on %s although it was registered as UP",
+                instance.instance_id,
+                status or "absent",
+                server.name,
+                extra=_extra(server),
+            )
+
+    async def _clear_override(self, server: Server, status: Status) -> None:
+        """Delete and register once more: an override outlives its lease, and shows only when one registers again."""
+        instance = self._instance
+        # Only at the beginning of a life, and once: an override that appears later is an operator's.
+        self._may_clear_override = False
+        logger.warning(
+            "%s is %s on %s although it was registered as UP: clearing the override of a former life",
+            instance.instance_id,
+            status,
+            server.name,
+            extra=_extra(server),
+        )
+        await server.deregister(instance.app, instance.instance_id)
+        await self._register(server)
+
+    # --- servers that fail ------------------------------------------------------------------------------------------
+
+    def _stay_with(self, server: Server, failures: list[EurekaError]) -> None:
+        self._announcers.remove(server)
+        self._announcers.insert(0, server)
+        if self._outage:
+            self._outage = False
+            # As loud as the line that said it was gone.
+            logger.warning("Eureka answers again: %s", server.name, extra=_extra(server))
+        elif failures:
+            logger.info("heartbeats go to %s now: %s", server.name, _listed(failures), extra=_extra(server))
+
+    def _report_outage(self, failures: list[EurekaError]) -> None:
+        if self._outage:
+            return
+        self._outage = True
+        logger.warning(
+            "no Eureka server takes %s, retrying: %s",
+            self._instance.instance_id,
+            _listed(failures),
+            extra={"eureka_operation": "announce"},
+        )
+
+    def _outage_pauses(self) -> Iterator[float]:
+        return pauses(self._random, first=0.5, ceiling=self._heartbeat_interval)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not past a freeze."""
+        if self._wakeup is not None:
+            with anyio.move_on_after(seconds):
+                await self._wakeup[1].wait()
+
+
+def _extra(server: Server) -> dict[str, str]:
+    return {"eureka_operation": "announce", "eureka_server": server.name}
+
+
+def _listed(failures: list[EurekaError]) -> str:
+    return "; ".join(map(str, failures))

@@ -1,0 +1,190 @@
+"""One Eureka server's REST API, asked in a way that tells the caller whether it was done."""
+
+from __future__ import annotations
+
+import importlib.util
+from enum import StrEnum
+from functools import partial
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import anyio.to_thread
+
+from graceful.eureka.address import ServerAddress
+from graceful.eureka.transport import EurekaError, Request, Transport
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+    from graceful.eureka.instance import Instance
+
+__all__ = ["EurekaError", "Server", "Status"]
+
+
+class Status(StrEnum):
+    """What Eureka can say of an instance."""
+
+    UP = "UP"
+    DOWN = "DOWN"
+    STARTING = "STARTING"
+    OUT_OF_SERVICE = "OUT_OF_SERVICE"
+    UNKNOWN = "UNKNOWN"
+
+
+class Server:
+    """One server's REST API. Every call is one exchange, bounded by `try_timeout`, and raises unless it was done.
+
+    Payloads, addresses and the reading of answers are py_eureka_client's (`eureka_basic`); the exchange is ours. It is
+    imported with the first call, in a worker thread, because it takes a third of a second.
+
+    Args:
+        url: the base URL, e.g. `http://user:password@eureka:8761/eureka`.
+        try_timeout: the upper bound of one call in seconds.
+        ssl_context: for https; by default `ssl.create_default_context()`.
+
+    Raises:
+        ValueError: `url` is none.
+    """
+
+    def __init__(self, url: str, *, try_timeout: float = 1.5, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._address = ServerAddress.parse(url)
+        self._transport = Transport(self._address, timeout=try_timeout, ssl_context=ssl_context)
+        self._basic: ModuleType | None = None
+
+    @property
+    def name(self) -> str:
+        """The base URL without its credentials."""
+        return self._address.public
+
+    def __repr__(self) -> str:
+        return f"<Server {self.name}>"
+
+    def close(self) -> None:
+        """From this call on nothing is sent to the server through this object. Thread-safe, idempotent.
+
+        A call that has begun to send comes to its end; any other raises `EurekaError`.
+        """
+        self._transport.close()
+
+    async def register(self, instance: Instance, dirty_timestamp: int) -> None:
+        """Register `instance` as UP.
+
+        Args:
+            instance: what to register.
+            dirty_timestamp: the time of this registration in milliseconds since the epoch. Heartbeats repeat it.
+
+        Raises:
+            EurekaError: the server did not take it, or may not have.
+        """
+        await self._ask(lambda basic, path: basic.register(path, _record(basic, instance, dirty_timestamp)))
+
+    async def heartbeat(self, app: str, instance_id: str, dirty_timestamp: int) -> None:
+        """Renew the lease.
+
+        Args:
+            app: the application's name.
+            instance_id: the instance.
+            dirty_timestamp: the one it was registered with: the server asks for a new registration if it knows an
+                older one.
+
+        Raises:
+            EurekaError: not renewed; with status 404 the server asks for a registration.
+        """
+        await self._ask(lambda basic, path: basic.send_heartbeat(path, app, instance_id, dirty_timestamp))
+
+    async def set_status(self, app: str, instance_id: str, status: Status, dirty_timestamp: int) -> None:
+        """Override the status.
+
+        Args:
+            app: the application's name.
+            instance_id: the instance.
+            status: the override.
+            dirty_timestamp: now, in milliseconds since the epoch: a newer one than the registration's makes peers that
+                have missed the change ask for it.
+
+        Raises:
+            EurekaError: not done, or perhaps not; with status 404 the server does not know the instance.
+        """
+        await self._ask(lambda basic, path: basic.status_update(path, app, instance_id, dirty_timestamp, status))
+
+    async def deregister(self, app: str, instance_id: str) -> None:
+        """Delete the lease and its status override. An instance that is not there is no error.
+
+        Raises:
+            EurekaError: not done, or perhaps not.
+        """
+        try:
+            await self._ask(lambda basic, path: basic.cancel(path, app, instance_id))
+        except EurekaError as error:
+            if error.status != 404:
+                raise
+
+    async def read(self, app: str, instance_id: str) -> Status | None:
+        """The instance's effective status, straight from the server's registry; None if it is absent.
+
+        Raises:
+            EurekaError: the server did not say.
+        """
+        try:
+            record = await self._ask(lambda basic, path: basic.get_app_instance(path, app, instance_id))
+        except EurekaError as error:
+            if error.status == 404:
+                return None
+            raise
+        if record is None or record.instanceId != instance_id:
+            raise self._transport.error("the answer is not the instance that was asked for")
+        return Status(record.status) if record.status in Status.__members__ else Status.UNKNOWN
+
+    async def _ask(self, call: Callable[[Any, str], Awaitable[Any]]) -> Any:
+        try:
+            if self._basic is None:
+                self._basic = await anyio.to_thread.run_sync(_load_basic, self._transport, abandon_on_cancel=True)
+            return await call(self._basic, self._address.path)
+        except EurekaError:
+            raise
+        except Exception as error:
+            # Their reader raises whatever the text leads it to; all of it is this server's failure and nobody else's.
+            raise self._transport.error(f"the answer is not Eureka's ({type(error).__name__})") from error
+
+
+def _load_basic(transport: Transport) -> ModuleType:
+    """A copy of `eureka_basic` that speaks through `transport`.
+
+    py_eureka_client has one HTTP client for the whole process, and replacing it would change a user's own Eureka client
+    too; a second copy of the module has globals of its own.
+    """
+    spec = importlib.util.find_spec("py_eureka_client.eureka_basic")
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError("py_eureka_client.eureka_basic is not there: reinstall py-eureka-client")
+    basic: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(basic)
+    basic.http_client = SimpleNamespace(HttpRequest=Request, http_client=transport)
+    # Theirs leaves a slash as it is, and an instance id with one would be another path.
+    basic.quote = partial(quote, safe="")
+    module: ModuleType = basic
+    return module
+
+
+def _record(basic: Any, instance: Instance, dirty_timestamp: int) -> Any:
+    """`instance` in py_eureka_client's terms."""
+    return basic.Instance(
+        instanceId=instance.instance_id,
+        app=instance.app,
+        hostName=instance.hostname,
+        ipAddr=instance.ip,
+        port=basic.PortWrapper(port=instance.port, enabled=True),
+        vipAddress=instance.vip,
+        secureVipAddress=instance.vip,
+        homePageUrl=instance.home_url,
+        statusPageUrl=instance.status_url,
+        healthCheckUrl=instance.health_url,
+        status=Status.UP,
+        leaseInfo=basic.LeaseInfo(
+            renewalIntervalInSecs=instance.renewal_interval, durationInSecs=instance.lease_duration
+        ),
+        metadata=dict(instance.metadata),
+        lastUpdatedTimestamp=dirty_timestamp,
+        lastDirtyTimestamp=dirty_timestamp,
+    )

@@ -1,0 +1,247 @@
+"""Taking an instance out of Eureka: on every server at once, read back, and retried until it is so.
+
+Nothing here can make an instance UP. It works the same whoever has registered the instance.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from random import Random
+from typing import TYPE_CHECKING
+
+import anyio
+
+from graceful.core.registry import RegistryOutcome, ServerResult, Verdict
+from graceful.eureka.backoff import pauses
+from graceful.eureka.rest import EurekaError, Server, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+__all__ = ["StatusManager", "now_ms"]
+
+logger = logging.getLogger("graceful.eureka")
+
+_WITHDRAWN = frozenset({None, Status.OUT_OF_SERVICE, Status.DOWN})
+"""What callers do not send requests to. UNKNOWN and STARTING are not in it: a heartbeat turns them into UP."""
+
+
+def now_ms() -> int:
+    """The wall clock as Eureka wants it: milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class StatusManager:
+    """The status of one instance on every server.
+
+    No method raises for a server that is down or refuses. All run on one event loop.
+
+    Args:
+        servers: every server of the registry.
+        app: the application's name.
+        instance_id: the instance.
+        recheck_interval: the longest pause in seconds between two looks at a server in `keep_withdrawn`.
+        random: shortens pauses, so that many instances do not retry in step.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        app: str,
+        instance_id: str,
+        *,
+        recheck_interval: float = 5.0,
+        random: Random | None = None,
+    ) -> None:
+        if not servers:
+            raise ValueError("there is no Eureka server: give at least one URL")
+        self.servers = tuple(servers)
+        self._app = app
+        self._instance_id = instance_id
+        self._recheck_interval = recheck_interval
+        self._random = random or Random()  # noqa: S311 - jitter is no secret
+        self._withdrawn: set[Server] = set()
+
+    async def withdraw(self, deadline: float, settled: Callable[[], bool] = lambda: True) -> RegistryOutcome:
+        """Set OUT_OF_SERVICE on every server and read it back; retry until every server is verified, or `deadline`.
+
+        A server is verified when it reads absent, OUT_OF_SERVICE or DOWN.
+
+        Args:
+            deadline: an instant of the event loop's clock.
+            settled: whether no registration is on its way any more. What is read before that is not final: the
+                registration may arrive later, and a withdrawal of what is absent leaves no trace.
+        """
+
+        async def attempt(server: Server) -> ServerResult:
+            final = settled()
+            result = await self._withdraw_once(server)
+            if result.verified and not final:
+                return ServerResult(server.name, verified=False, detail=f"{result.detail}, a registration on its way")
+            return result
+
+        outcome = await self._everywhere(attempt, deadline)
+        self._log("withdraw", "out of service", outcome)
+        return outcome
+
+    async def keep_withdrawn(self) -> None:
+        """Retry the servers that did not verify, and look after the others, until cancelled.
+
+        A registration that was still on its way, or a peer that had missed the change, can bring the instance back:
+        every server is read again, soon at first and then every `recheck_interval`, and withdrawn again if need be.
+        """
+        async with anyio.create_task_group() as tasks:
+            for server in self.servers:
+                tasks.start_soon(self._keep_withdrawn_on, server)
+
+    async def deregister(self, deadline: float) -> RegistryOutcome:
+        """Delete the instance from every server and confirm that it is absent, or give up at `deadline`.
+
+        One DELETE for each server; another only if the first was not answered, or if the instance is still, or again,
+        there.
+        """
+        outcome = await self._everywhere(self._deletion("still there, or there again: deleting it again"), deadline)
+        self._log("deregister", "deregistered", outcome)
+        return outcome
+
+    async def clear(self, deadline: float, servers: Iterable[Server] | None = None) -> set[Server]:
+        """Delete what a former life left behind, and confirm that it is absent; what is absent already is left alone.
+
+        Deleting takes a status override with it, which would otherwise keep a new life out of service for ever.
+
+        Args:
+            deadline: an instant of the event loop's clock.
+            servers: the ones to clear; by default all.
+
+        Returns:
+            The servers that did not confirm by then.
+        """
+        chosen = tuple(self.servers if servers is None else servers)
+        attempt = self._deletion("left behind by a former life: deleting it", looked_for_first=chosen)
+        outcome = await self._everywhere(attempt, deadline, chosen)
+        if outcome.verdict is not Verdict.VERIFIED_ALL:
+            self._log("clear", "cleared of what a former life may have left", outcome)
+        return {server for server, result in zip(chosen, outcome.servers, strict=True) if not result.verified}
+
+    async def _everywhere(
+        self,
+        attempt: Callable[[Server], Awaitable[ServerResult]],
+        deadline: float,
+        servers: Sequence[Server] | None = None,
+    ) -> RegistryOutcome:
+        """Repeat `attempt` on each server, independently of the others, until it is verified there or `deadline`."""
+        results = {
+            server: ServerResult(server.name, verified=False, detail="no answer in time")
+            for server in servers or self.servers
+        }
+        first_verified_at: float | None = None
+
+        async def until_verified(server: Server) -> None:
+            nonlocal first_verified_at
+            waits = pauses(self._random, first=0.1, ceiling=1.0)
+            while True:
+                results[server] = await attempt(server)
+                if results[server].verified:
+                    if first_verified_at is None:
+                        first_verified_at = anyio.current_time()
+                    return
+                await anyio.sleep(next(waits))
+
+        with anyio.CancelScope(deadline=deadline):
+            async with anyio.create_task_group() as tasks:
+                for server in results:
+                    tasks.start_soon(until_verified, server)
+        return RegistryOutcome(tuple(results.values()), first_verified_at)
+
+    async def _withdraw_once(self, server: Server) -> ServerResult:
+        """One status change, and what the server says afterwards: the change's own answer proves nothing."""
+        refusal = ""
+        try:
+            await server.set_status(self._app, self._instance_id, Status.OUT_OF_SERVICE, now_ms())
+        except EurekaError as error:
+            refusal = error.reason
+        try:
+            status = await server.read(self._app, self._instance_id)
+        except EurekaError as error:
+            self._withdrawn.discard(server)
+            return ServerResult(server.name, verified=False, detail=error.reason)
+        if status in _WITHDRAWN:
+            self._withdrawn.add(server)
+            return ServerResult(server.name, verified=True, detail=status or "absent")
+        self._withdrawn.discard(server)
+        answer = f" ({refusal} to the status change)" if refusal else ""
+        return ServerResult(server.name, verified=False, detail=f"{status}{answer}")
+
+    async def _keep_withdrawn_on(self, server: Server) -> None:
+        waits = self._rechecks()
+        while True:
+            await anyio.sleep(next(waits))
+            if server in self._withdrawn:
+                if await self._still_withdrawn(server):
+                    continue
+                waits = self._rechecks()
+            result = await self._withdraw_once(server)
+            if result.verified:
+                logger.info(
+                    "out of service on %s: %s", server.name, result.detail, extra=_extra("recheck", server.name)
+                )
+
+    def _rechecks(self) -> Iterator[float]:
+        return pauses(self._random, first=0.5, ceiling=self._recheck_interval)
+
+    async def _still_withdrawn(self, server: Server) -> bool:
+        try:
+            status = await server.read(self._app, self._instance_id)
+        except EurekaError as error:
+            # What it said before still stands: a server that cannot be reached tells nobody anything new.
+            logger.debug("cannot look again: %s", error, extra=_extra("recheck", server.name))
+            return True
+        if status in _WITHDRAWN:
+            return True
+        logger.warning(
+            "%s is %s again on %s while leaving: taking it out of service again",
+            self._instance_id,
+            status,
+            server.name,
+            extra=_extra("recheck", server.name),
+        )
+        return False
+
+    def _deletion(
+        self, finding: str, looked_for_first: Iterable[Server] = ()
+    ) -> Callable[[Server], Awaitable[ServerResult]]:
+        """An attempt that deletes and reads; it deletes again only where the instance is still seen."""
+        deleted = set(looked_for_first)
+
+        async def attempt(server: Server) -> ServerResult:
+            try:
+                if server not in deleted:
+                    await server.deregister(self._app, self._instance_id)
+                    deleted.add(server)
+                status = await server.read(self._app, self._instance_id)
+            except EurekaError as error:
+                return ServerResult(server.name, verified=False, detail=error.reason)
+            if status is None:
+                return ServerResult(server.name, verified=True, detail="absent")
+            deleted.discard(server)
+            logger.warning(
+                "%s is %s on %s, %s",
+                self._instance_id,
+                status,
+                server.name,
+                finding,
+                extra=_extra("delete", server.name),
+            )
+            return ServerResult(server.name, verified=False, detail=status)
+
+        return attempt
+
+    def _log(self, operation: str, what: str, outcome: RegistryOutcome) -> None:
+        level = logging.INFO if outcome.verdict is Verdict.VERIFIED_ALL else logging.WARNING
+        extra = {"eureka_operation": operation, "eureka_verdict": outcome.verdict.value}
+        logger.log(level, "%s %s: %s", self._instance_id, what, outcome, extra=extra)
+
+
+def _extra(operation: str, server: str) -> dict[str, str]:
+    return {"eureka_operation": operation, "eureka_server": server}

@@ -1,0 +1,315 @@
+"""One HTTP exchange with one Eureka server, which ends when it is told to, whatever the server does.
+
+httpx, which py_eureka_client uses, follows what Eureka must not do to a leaving service: redirects (a login page's 200
+would count as success), proxies from the environment, and time-outs that start anew with each byte. Here an exchange
+runs on `http.client` in a worker thread that can be abandoned: the caller goes on at its deadline, and the thread ends
+because its socket is shut down under it. A name look-up cannot be interrupted; its thread is left behind, sends nothing
+when it comes back, and does not hold up the exit of the process as long as the event loop runs in a daemon thread
+(worker threads inherit that).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from graceful.eureka.address import ServerAddress
+
+__all__ = ["EurekaError", "Request", "Response", "Transport"]
+
+_MEBIBYTE = 1 << 20
+# Threads of one server that may hang in a name look-up at the same time; one more would only hang as well.
+_MOST_UNFINISHED = 8
+
+
+class EurekaError(Exception):
+    """One Eureka server did not do what it was asked to.
+
+    Attributes:
+        server: the server's address without credentials.
+        reason: what went wrong, for people: `"HTTP 503"`, `"connection refused"`, `"no answer in 1.5 s"`.
+        status: the HTTP status, or None when there was no HTTP answer.
+    """
+
+    def __init__(self, server: str, reason: str, status: int | None = None) -> None:
+        super().__init__(f"{server}: {reason}")
+        self.server = server
+        self.reason = reason
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent: field for field the request of py_eureka_client, whose functions build it.
+
+    Attributes:
+        url: the request target, from the first slash on; the server is the transport's business.
+        headers: further header fields.
+        method: the HTTP method.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    method: str = "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A 2xx answer.
+
+    Attributes:
+        body_text: the body, decoded as UTF-8.
+    """
+
+    body_text: str
+
+
+class Transport:
+    """Exchanges with one server, each on a connection of its own.
+
+    Args:
+        address: where the server is, and as whom to speak to it.
+        timeout: the upper bound of a whole exchange in seconds, look-up and TLS handshake included.
+        body_limit: the largest body that is read, in bytes.
+        ssl_context: for https; by default `ssl.create_default_context()`.
+    """
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        *,
+        timeout: float,
+        body_limit: int = _MEBIBYTE,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.address = address
+        self.timeout = timeout
+        self.body_limit = body_limit
+        self._ssl_context = ssl_context
+        self._lock = threading.Lock()
+        self._closed = False
+        self._unfinished = 0
+        # Ours, so that hung exchanges never use up the worker threads of anything else, nor of another server.
+        self._limiter = anyio.CapacityLimiter(_MOST_UNFINISHED)
+
+    def close(self) -> None:
+        """From this call on nothing is sent. Thread-safe, idempotent.
+
+        An exchange that has begun to send is left to come to its end; one that has not fails.
+        """
+        with self._lock:
+            self._closed = True
+
+    async def urlopen(self, request: Request | str, data: bytes | None = None, timeout: float = 0.0) -> Response:  # noqa: ARG002, ASYNC109 - py_eureka_client's signature
+        """Exchange one request for one answer.
+
+        Args:
+            request: the request, or the target of a GET.
+            data: the body.
+            timeout: ignored: py_eureka_client passes a constant; the transport's own holds.
+
+        Raises:
+            EurekaError: for anything but a 2xx answer within the time-out. A redirect is not followed.
+        """
+        request = Request(request) if isinstance(request, str) else request
+        exchange = _Exchange(self, request, data)
+        try:
+            with anyio.fail_after(self.timeout):
+                return await anyio.to_thread.run_sync(exchange.run, abandon_on_cancel=True, limiter=self._limiter)
+        except TimeoutError as error:
+            raise self.error(f"no answer in {self.timeout:g} s") from error
+        finally:
+            exchange.abandon()
+
+    def error(self, reason: str, status: int | None = None) -> EurekaError:
+        """An error of this server, named without its credentials."""
+        return EurekaError(str(self.address), reason, status)
+
+    def enter(self) -> None:
+        """Count an exchange that begins (in its worker thread)."""
+        with self._lock:
+            if self._unfinished >= _MOST_UNFINISHED:
+                raise self.error(f"{_MOST_UNFINISHED} earlier calls still hang (is the name look-up stuck?)")
+            self._unfinished += 1
+
+    def leave(self) -> None:
+        """Count an exchange that has ended (in its worker thread)."""
+        with self._lock:
+            self._unfinished -= 1
+
+    def check_open(self) -> None:
+        """Refuse to send once the transport is closed."""
+        with self._lock:
+            if self._closed:
+                raise self.error("not sent: the instance is being withdrawn")
+
+    def tls(self) -> ssl.SSLContext | None:
+        """The TLS context, or None for plain http."""
+        if not self.address.secure:
+            return None
+        return self._ssl_context or _default_ssl_context()
+
+
+class _Exchange:
+    """One request and its answer in a worker thread, and the handle by which the event loop gives it up."""
+
+    def __init__(self, transport: Transport, request: Request, body: bytes | None) -> None:
+        self._transport = transport
+        self._request = request
+        self._body = body
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._socket: socket.socket | None = None
+
+    def abandon(self) -> None:
+        """Give the exchange up: what is blocked on its socket returns, and nothing is sent any more."""
+        with self._lock:
+            self._abandoned = True
+            if self._socket is not None:
+                _shut_down(self._socket)
+
+    def attach(self, sock: socket.socket) -> None:
+        """Make `sock` the one that `abandon` shuts down.
+
+        Raises:
+            TimeoutError: the exchange was given up in the meantime.
+        """
+        with self._lock:
+            self._socket = sock
+            if self._abandoned:
+                raise TimeoutError
+
+    def run(self) -> Response:
+        """Do the exchange; blocking."""
+        self._transport.enter()
+        connection = _Connection(self._transport, self)
+        try:
+            return self._exchange(connection)
+        except TimeoutError:
+            raise
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._transport.error(_reason(error)) from error
+        finally:
+            with self._lock:
+                self._socket = None
+            connection.close()
+            self._transport.leave()
+
+    def _exchange(self, connection: _Connection) -> Response:
+        transport, request = self._transport, self._request
+        connection.connect()
+        # The last look before the first byte: the connection may have taken its time.
+        transport.check_open()
+        connection.request(request.method, request.url, self._body, self._headers())
+        with connection.getresponse() as answer:
+            if 300 <= answer.status < 400:
+                raise transport.error(_redirection(answer), answer.status)
+            if not 200 <= answer.status < 300:
+                raise transport.error(f"HTTP {answer.status}", answer.status)
+            body = answer.read(transport.body_limit + 1)
+            if len(body) > transport.body_limit:
+                raise transport.error(f"an answer of more than {transport.body_limit} bytes")
+        return Response(body.decode(errors="replace"))
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/xml", "Connection": "close", **self._request.headers}
+        if self._transport.address.authorization is not None:
+            headers["Authorization"] = self._transport.address.authorization
+        return headers
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that hands every socket it opens to its exchange before it blocks on it."""
+
+    def __init__(self, transport: Transport, exchange: _Exchange) -> None:
+        address = transport.address
+        # Read by the base class: a port that is not the default belongs into the Host field.
+        self.default_port = http.client.HTTPS_PORT if address.secure else http.client.HTTP_PORT
+        super().__init__(address.host, address.port, timeout=transport.timeout)
+        self._transport = transport
+        self._exchange = exchange
+
+    def connect(self) -> None:
+        """Connect to the first address that answers."""
+        failure: OSError | None = None
+        for family, kind, protocol, _, target in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+            try:
+                self.sock = self._open(socket.socket(family, kind, protocol), target)
+            except TimeoutError:
+                raise
+            except OSError as error:
+                failure = error
+            else:
+                return
+        raise failure or OSError(f"the name {self.host} has no address")
+
+    def _open(self, sock: socket.socket, target: object) -> socket.socket:
+        try:
+            self._exchange.attach(sock)
+            sock.settimeout(self._transport.timeout)
+            sock.connect(target)  # type: ignore[arg-type]  # typeshed has no name for getaddrinfo's address
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            context = self._transport.tls()
+            if context is not None:
+                # The handshake comes second: it blocks, and must not do so on a socket that cannot be shut down.
+                sock = context.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
+                self._exchange.attach(sock)
+                sock.do_handshake()
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+@cache
+def _default_ssl_context() -> ssl.SSLContext:
+    # Reading the certificate store takes tens of milliseconds: once is enough.
+    return ssl.create_default_context()
+
+
+def _shut_down(sock: socket.socket) -> None:
+    # It may not be connected yet, or no longer.
+    with contextlib.suppress(OSError):
+        # Not SSLSocket.shutdown: it would pull the TLS state from under the thread that is reading.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _redirection(answer: http.client.HTTPResponse) -> str:
+    # The host alone: a login page's address carries what the browser sent, and there may be secrets in it.
+    try:
+        target = urlsplit(answer.getheader("Location", "")).hostname
+    except ValueError:
+        target = None
+    where = f"to {target}" if target else "elsewhere"
+    return f"HTTP {answer.status}, a redirect {where} (is a login page or a proxy in front of Eureka?)"
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case socket.gaierror():
+            return f"the name cannot be looked up ({error.strerror})"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted ({error.verify_message})"
+        case ssl.SSLError():
+            return f"TLS fails ({error.reason})"
+        case ConnectionRefusedError():
+            return "connection refused"
+        case http.client.HTTPException():
+            return f"no HTTP answer ({type(error).__name__})"
+        case OSError():
+            return error.strerror or str(error)
+        case _:
+            return f"the request cannot be sent ({type(error).__name__})"
