@@ -31,7 +31,9 @@ __all__ = [
     "default_instance_id",
     "encode_first",
     "encode_line",
+    "env_duration",
     "env_lookup",
+    "env_names",
     "parse_duration",
 ]
 
@@ -54,7 +56,7 @@ ENV_NAMES = {
     "ip_addr": ("GRACEFUL_IP_ADDR", "EUREKA_INSTANCE_IPADDRESS", "POD_IP"),
     "drain_timeout": ("GRACEFUL_DRAIN_TIMEOUT", "SPRING_LIFECYCLE_TIMEOUT_PER_SHUTDOWN_PHASE"),
 }
-"""The environment variables of a setting, the first that is set wins. Settings not listed have `GRACEFUL_…` alone."""
+"""The environment variables of the settings that have more than `GRACEFUL_…`, the first that is set wins."""
 
 
 class WireError(ValueError):
@@ -64,6 +66,11 @@ class WireError(ValueError):
 # --- settings that both sides read ---------------------------------------------------------------------------------
 
 
+def env_names(setting: str) -> tuple[str, ...]:
+    """Return the environment variables that can give a setting its value; the first that is set does."""
+    return ENV_NAMES.get(setting, (f"GRACEFUL_{setting.upper()}",))
+
+
 def env_lookup(setting: str, environ: Mapping[str, str]) -> str | None:
     """Return the value that the environment gives to a setting, under its own name or one users already have.
 
@@ -71,11 +78,21 @@ def env_lookup(setting: str, environ: Mapping[str, str]) -> str | None:
         setting: the setting's name in lower case, such as `"eureka_url"`.
         environ: the environment; a blank value counts as not set.
     """
-    for name in ENV_NAMES.get(setting, (f"GRACEFUL_{setting.upper()}",)):
+    for name in env_names(setting):
         value = environ.get(name, "").strip()
         if value:
             return value
     return None
+
+
+def env_duration(setting: str, environ: Mapping[str, str]) -> float | None:
+    """Return the seconds that the environment gives to a setting, None if it gives nothing.
+
+    Raises:
+        ValueError: it gives what is no duration.
+    """
+    value = env_lookup(setting, environ)
+    return None if value is None else parse_duration(value)
 
 
 def default_instance_id(app: str, ip: str, port: int | str) -> str:

@@ -7,16 +7,19 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import AliasChoices
 
 from graceful import rendezvous, wire
 from graceful.settings import Settings
 
 DURATIONS = st.floats(min_value=0, max_value=1e9, allow_nan=False)
+Become = Callable[..., socket.socket]
 VERBS = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=20)
 
 
@@ -185,8 +188,8 @@ def test_hook_and_app_read_the_same_variables() -> None:
     """The hook cannot import the settings; its table says the same as they do."""
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
-        choices = tuple(alias.choices) if hasattr(alias, "choices") else (f"GRACEFUL_{name.upper()}",)
-        assert wire.ENV_NAMES.get(name, (f"GRACEFUL_{name.upper()}",)) == choices
+        choices = tuple(alias.choices) if isinstance(alias, AliasChoices) else (f"GRACEFUL_{name.upper()}",)
+        assert wire.env_names(name) == choices
     assert set(wire.ENV_NAMES) <= set(Settings.model_fields)
 
 
@@ -270,7 +273,7 @@ def test_no_abstract_sockets_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pair(monkeypatch: pytest.MonkeyPatch):
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Become]:
     """A connected socket, and a function that gives its other end another identity."""
     left, right = socket.socketpair()
 
@@ -283,8 +286,8 @@ def pair(monkeypatch: pytest.MonkeyPatch):
             return namespace
 
         monkeypatch.setattr(rendezvous, "_credentials", lambda _sock: (pid, uid))
-        monkeypatch.setattr(rendezvous.os, "readlink", readlink)
-        monkeypatch.setattr(rendezvous.os, "geteuid", lambda: euid)
+        monkeypatch.setattr(os, "readlink", readlink)
+        monkeypatch.setattr(os, "geteuid", lambda: euid)
         return left
 
     with left, right:
@@ -294,34 +297,34 @@ def pair(monkeypatch: pytest.MonkeyPatch):
 DENIED = PermissionError(13, "Permission denied")
 
 
-def test_peer_of_this_container_is_trusted(pair) -> None:
+def test_peer_of_this_container_is_trusted(pair: Become) -> None:
     """Same mount namespace: whatever its uid."""
     assert rendezvous.refuse_peer(pair(7, 4711)) is None
 
 
-def test_peer_of_another_pid_namespace_is_refused(pair) -> None:
+def test_peer_of_another_pid_namespace_is_refused(pair: Become) -> None:
     """The kernel shows it as pid 0, root or not."""
     assert rendezvous.refuse_peer(pair(0, 0)) == "it runs in another pid namespace"
 
 
-def test_peer_of_another_container_is_refused(pair) -> None:
+def test_peer_of_another_container_is_refused(pair: Become) -> None:
     """With a shared pid namespace the pid is visible, but the mounts differ."""
     assert "another container" in str(rendezvous.refuse_peer(pair(7, 1000, namespace="mnt:[2]")))
 
 
-def test_peer_that_is_gone_is_refused(pair) -> None:
+def test_peer_that_is_gone_is_refused(pair: Become) -> None:
     """Its pid could be anybody's by now."""
     gone = FileNotFoundError(2, "No such file or directory")
     assert "cannot be looked at" in str(rendezvous.refuse_peer(pair(7, 1000, namespace=gone)))
 
 
 @pytest.mark.parametrize(("uid", "refused"), [(0, False), (1000, False), (1001, True)])
-def test_where_looking_is_denied_root_and_own_uid_are_trusted(pair, uid: int, refused: bool) -> None:
+def test_where_looking_is_denied_root_and_own_uid_are_trusted(pair: Become, uid: int, refused: bool) -> None:
     """Without CAP_SYS_PTRACE a process of another uid cannot be looked at."""
     assert (rendezvous.refuse_peer(pair(7, uid, namespace=DENIED)) is not None) == refused
 
 
-def test_root_hook_trusts_an_app_that_dropped_its_uid(pair) -> None:
+def test_root_hook_trusts_an_app_that_dropped_its_uid(pair: Become) -> None:
     """The entrypoint was root and gave the app another uid: the hook is root still. The app does not return this."""
     assert rendezvous.refuse_peer(pair(7, 1000, namespace=DENIED, euid=0), trust_all_as_root=True) is None
     assert rendezvous.refuse_peer(pair(7, 1000, namespace=DENIED, euid=0)) is not None
