@@ -222,6 +222,8 @@ class _Exchange:
             body = answer.read(transport.body_limit + 1)
             if len(body) > transport.body_limit:
                 raise transport.error(f"an answer of more than {transport.body_limit} bytes")
+            if answer.length:
+                raise transport.error("the answer breaks off")
         return Response(body.decode(errors="replace"))
 
     def _headers(self) -> dict[str, str]:
