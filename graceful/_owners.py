@@ -1,0 +1,140 @@
+"""Who owns a signal: the kinds of owners, our layer over each of them, and how a server is handed its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+from asyncio import unix_events
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol, TypeAlias
+
+__all__ = ["Handler", "Handover", "Layer", "OwnerAdapter", "end_program", "is_loop_handler", "is_nobody"]
+
+# What signal.getsignal() returns. None is a handler that was not set from Python.
+Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handover:
+    """A signal on its way to its owner.
+
+    Attributes:
+        signum: the signal.
+        handler: the handler that the owner had installed.
+        frame: where the main thread was interrupted.
+        remaining: seconds left for what the owner has to do; never negative.
+        over_ours: the owner took the signal while we held it, so what it puts back when it is done is ours. False
+            when the owner was there first: it puts back what *it* found, and a signal that it raises again goes there.
+    """
+
+    signum: int
+    handler: Callable[[int, FrameType | None], Any]
+    frame: FrameType | None
+    remaining: float
+    over_ours: bool
+
+
+class Layer:
+    """One handler of ours over one owner's.
+
+    Each owner that is displaced gets a layer of its own. So when a server puts back the handler that it found, we know
+    by the object which one came back, and with it who owns the signal from then on.
+
+    Attributes:
+        hold: what the layer belongs to.
+        owner: the handler that it displaced.
+        over_ours: see `Handover`.
+    """
+
+    def __init__(
+        self,
+        hold: object,
+        owner: Handler,
+        *,
+        over_ours: bool,
+        arrived: Callable[[Layer, int, FrameType | None], None],
+    ) -> None:
+        self.hold = hold
+        self.owner = owner
+        self.over_ours = over_ours
+        self._arrived = arrived
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self._arrived(self, signum, frame)
+
+    @property
+    def __self__(self) -> object:
+        """What the owner's handler is bound to: sse-starlette finds the running server by it."""
+        bound_to = getattr(self.owner, "__self__", None)
+        if bound_to is None:
+            raise AttributeError("__self__")
+        return bound_to
+
+    def pass_down(self, signum: int, frame: FrameType | None) -> None:
+        """Behave as the owner, as if there were no layer."""
+        if callable(self.owner):
+            self.owner(signum, frame)
+        elif self.owner == signal.SIG_DFL and signum != signal.SIGURG:  # SIGURG's default is to be ignored
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+
+
+class OwnerAdapter(Protocol):
+    """How one kind of server takes, and is handed, its signals.
+
+    Every method runs in the main thread, inside a signal handler: quick, no locks, no logging, no exception.
+    """
+
+    def owns(self, handler: object) -> bool:
+        """Whether this handler is that server's."""
+
+    def release(self, handover: Handover) -> None:
+        """Have the server stop, within the time that remains."""
+
+    def missed(self, handler: object) -> Collection[int]:
+        """The signals that reached the server before we could hold them."""
+
+    def raises_again(self, frame: FrameType | None) -> bool:
+        """Whether the server itself, done with its shutdown, raises a signal once more from this frame."""
+
+
+def is_nobody(handler: object) -> bool:
+    """Whether nobody owns a signal with this handler: it would just end the program.
+
+    `asyncio.Runner` takes SIGINT for the time of its run, only to cancel the main task: that counts as nobody.
+    """
+    if handler in (signal.SIG_DFL, signal.default_int_handler):
+        return True
+    return isinstance(handler, functools.partial) and isinstance(
+        getattr(handler.func, "__self__", None), asyncio.Runner
+    )
+
+
+def is_loop_handler(handler: object) -> bool:
+    """Whether the handler is the stand-in that `loop.add_signal_handler` leaves (asyncio, uvloop).
+
+    Calling it does nothing: the loop acts on the byte that it reads from its wake-up descriptor.
+    """
+    # asyncio has no public name for its stand-in, and it is bound to nothing. Should a later Python rename it, the
+    # loop's signals are held no longer; the tests notice.
+    return handler is getattr(unix_events, "_sighandler_noop", None) or isinstance(
+        getattr(handler, "__self__", None), asyncio.AbstractEventLoop
+    )
+
+
+def end_program() -> None:
+    """End the program with exit code 0, where its default action would end it with another one (main thread)."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise SystemExit(0) from None
+    # Raised here it would surface inside whatever coroutine happens to run; as a callback it leaves run_forever, and
+    # asyncio.run cancels the tasks in order.
+    loop.call_soon_threadsafe(_raise_system_exit)
+
+
+def _raise_system_exit() -> None:
+    raise SystemExit(0)

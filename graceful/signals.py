@@ -1,0 +1,372 @@
+"""Who owns SIGTERM and SIGINT: hold them, release them to their owner, restore them.
+
+A server stops accepting connections the moment it sees SIGTERM. `SignalHold` stands before it: the signal is noticed,
+the server serves on, and sees it when `release` is called. It works without the server's help, with the public
+interface of `signal` alone:
+
+1. Our handler is put over the owner's, and writes one byte to a pipe that graceful's own thread reads.
+2. Servers take the signals when they start, mostly after us. `watch` polls `signal.getsignal` from that thread, and has
+   the main thread, the only one that may, take them back: through a private handler of SIGURG, which is ignored by
+   default, so that a stray one harms nobody.
+3. A handler set by `loop.add_signal_handler` is only a stand-in, the event loop acts on a byte from its wake-up
+   descriptor: that is tapped as well, and all other signals' bytes are passed on.
+4. `release` runs in the main thread too, and hands the signal to the owner that was found last.
+
+This module knows nothing of phases or of what is to be done between the signal and its release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from graceful._owners import Handover, Layer, OwnerAdapter, end_program, is_loop_handler, is_nobody
+from graceful._wakeup import Pipe, WakeupTap, readable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from types import FrameType
+
+    from graceful._owners import Handler
+
+__all__ = ["Handover", "OwnerAdapter", "SignalHold"]
+
+logger = logging.getLogger("graceful.signals")
+
+# The poll that notices a server taking its signals: close at first, since servers do it when they start.
+_POLL_START_DELAY = 0.05
+_POLL_START_PERIOD = 10.0
+_POLL_LATER_DELAY = 1.0
+# How long uninstall() in another thread waits for the main thread, which may be inside a long C call.
+_UNINSTALL_TIMEOUT = 1.0
+
+# The holds installed in this process: what a forked child has to be freed of.
+_installed: set[SignalHold] = set()
+
+
+class SignalHold:
+    """Holds signals back from whoever owns them, until they are released.
+
+    The owner is whoever would have got the signal: a server, `loop.add_signal_handler`, a handler of the user's (set
+    before or after us), or nobody. A signal that is ignored (`SIG_IGN`, as under `nohup` or for SIGINT in a shell's
+    background job) is respected: it is not held, never received, and releasing it does nothing.
+
+    `install`, `ensure` and `uninstall` are for the main thread; `receive`, `watch` and `release` for the thread that
+    runs graceful's own event loop (asyncio). A forked child inherits nothing of it.
+
+    Args:
+        owners: what knows how to hand a signal to one kind of server, asked in this order.
+        signals: the signals to hold.
+    """
+
+    def __init__(
+        self,
+        *,
+        owners: Sequence[OwnerAdapter] = (),
+        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+    ) -> None:
+        self._owners = tuple(owners)
+        self._signals = frozenset(signals)
+        self._layers: dict[int, list[Layer]] = {}
+        self._pid: int | None = None
+        self._installed = False
+        self._receiving = False
+        self._pipe: Pipe | None = None
+        self._tap: WakeupTap | None = None
+        self._reported: set[int] = set()
+        # What the main thread is asked to do. A deque, since a handler may interrupt its own thread anywhere.
+        self._requests: deque[Callable[[FrameType | None], None]] = deque()
+        # While a signal is handed over: until when its owner may take. Read by the layers beneath (see _arrived).
+        self._handing_over: dict[int, float] = {}
+
+    # -- in the main thread ------------------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Take the signals. What arrives from here on waits in a pipe until `receive` runs. Idempotent.
+
+        Raises:
+            RuntimeError: called in another thread than the main one; Python lets no other set signal handlers.
+        """
+        if self._active:
+            return
+        if not _in_main_thread():
+            raise RuntimeError(
+                f"the signals were to be held from thread {threading.current_thread().name!r}, but Python sets signal "
+                "handlers in the main thread only: install graceful where the application is imported or created, or "
+                "before the server's thread is started"
+            )
+        self._pipe = Pipe()
+        self._tap = WakeupTap()
+        self._layers = {signum: [] for signum in (*self._signals, signal.SIGURG)}
+        self._reported.clear()
+        self._requests.clear()
+        self._pid = os.getpid()
+        self._installed = True
+        _installed.add(self)
+        self.ensure()
+
+    def ensure(self) -> None:
+        """Take back at once what somebody took since: for the start-up of a server, ahead of the next poll.
+
+        In another thread than the main one it asks the main thread to, and does not wait for it.
+        """
+        if not self._active:
+            return
+        if not _in_main_thread():
+            self._interrupt_main_thread()
+            return
+        for signum in self._layers:
+            self._take(signum)
+        if self._tap is not None and self._taps_the_loop():
+            self._tap.take()
+
+    def uninstall(self) -> None:
+        """Put everything back: handlers where ours is the current one, SIGURG, the wake-up descriptor. Idempotent.
+
+        In another thread than the main one this goes through the main thread and waits at most a second for it. When
+        the main thread is busy for longer it follows later; a signal in between goes to its owner all the same.
+        """
+        if not self._active:
+            return
+        if _in_main_thread():
+            self._put_back()
+            return
+        done = threading.Event()
+
+        def put_back(_frame: FrameType | None) -> None:
+            self._put_back()
+            done.set()
+
+        self._requests.append(put_back)
+        self._interrupt_main_thread()
+        self._installed = False
+        if not done.wait(_UNINSTALL_TIMEOUT):
+            logger.warning(
+                "the signal handlers are not put back yet: the main thread did not react in %s s", _UNINSTALL_TIMEOUT
+            )
+
+    # -- in the thread of graceful's event loop ----------------------------------------------------------------------
+
+    async def receive(self) -> AsyncIterator[int]:
+        """The signals as they come, those before this call included; ends after `uninstall`.
+
+        Raises:
+            RuntimeError: not installed, or another `receive` is under way.
+        """
+        pipe = self._pipe
+        if pipe is None:
+            raise RuntimeError("no signals are held: call install() in the main thread first")
+        if self._receiving:
+            raise RuntimeError("the signals are being received already: one signal cannot go to two receivers")
+        self._receiving = True
+        try:
+            while (signums := pipe.read()) != b"":
+                if signums is None:
+                    await readable(pipe.reading)
+                    continue
+                for signum in signums:
+                    yield signum
+        finally:
+            self._receiving = False
+
+    async def watch(self) -> None:
+        """Notice when a server takes the signals, and take them back; pass on what the tapped loop is to see.
+
+        To be run for as long as the signals are held, and after a release too. Ends after `uninstall`.
+        """
+        tap = self._tap
+        if tap is None:
+            return
+        forwarder = asyncio.create_task(self._pass_on(tap), name="graceful-signal-tap")
+        try:
+            started = time.monotonic()
+            while self._active and not forwarder.done():
+                if self._requests or self._is_displaced():
+                    self._interrupt_main_thread()
+                starting = time.monotonic() < started + _POLL_START_PERIOD
+                await asyncio.wait((forwarder,), timeout=_POLL_START_DELAY if starting else _POLL_LATER_DELAY)
+        finally:
+            forwarder.cancel()
+
+    async def _pass_on(self, tap: WakeupTap) -> None:
+        while tap.pass_on(self._signals):
+            await readable(tap.pipe.reading)
+
+    def release(self, signum: int, *, remaining: float) -> None:
+        """Hand the signal to its owner, in the main thread. Returns at once, before the owner has seen it.
+
+        A server begins its shutdown. A handler is called, a loop's callback is started. When nobody owns the signal the
+        program ends with `SystemExit(0)`, raised in the main thread: out of the running event loop (never inside a
+        coroutine), or from wherever the thread is; threads that are not daemons must end by themselves. Our handler
+        stays: a later signal does not reach the owner and comes through `receive` like the first.
+
+        After `uninstall` it does nothing: the owner has the signals.
+
+        Args:
+            signum: the signal, held or not received at all.
+            remaining: seconds that the owner may take for its own shutdown.
+        """
+        if not self._active:
+            return
+        deadline = time.monotonic() + remaining
+        self._requests.append(lambda frame: self._hand_over(signum, frame, deadline))
+        self._interrupt_main_thread()
+
+    # -- the machinery -----------------------------------------------------------------------------------------------
+
+    @property
+    def _active(self) -> bool:
+        """Whether this process holds the signals: a forked child has the objects, but must not act."""
+        return self._installed and self._pid == os.getpid()
+
+    def _current_layer(self, signum: int) -> Layer | None:
+        handler = signal.getsignal(signum)
+        return handler if isinstance(handler, Layer) and handler.hold is self else None
+
+    def _is_displaced(self) -> bool:
+        """Whether ensure() has something to do, as far as another thread can see.
+
+        A tapped loop may set its wake-up descriptor anew at any time, and only the main thread can look.
+        """
+        lost = any(
+            self._current_layer(signum) is None and _can_be_held(signum, signal.getsignal(signum))
+            for signum in self._layers
+        )
+        return lost or self._taps_the_loop()
+
+    def _taps_the_loop(self) -> bool:
+        layers = (self._current_layer(signum) for signum in self._signals)
+        return any(layer is not None and is_loop_handler(layer.owner) for layer in layers)
+
+    def _take(self, signum: int) -> None:
+        """Put our handler over the current one, unless that is ours or the signal is not to be held."""
+        owner = signal.getsignal(signum)
+        layers = self._layers[signum]
+        if self._current_layer(signum) is not None or not _can_be_held(signum, owner):
+            return
+        layer = next((known for known in layers if known.owner == owner), None)
+        if layer is None:
+            layer = Layer(self, owner, over_ours=bool(layers), arrived=self._arrived)
+            layers.append(layer)
+        signal.signal(signum, layer)
+        for adapter in self._owners:
+            if adapter.owns(owner) and signum in adapter.missed(owner):
+                self._report(signum)
+
+    def _report(self, signum: int) -> None:
+        self._reported.add(signum)
+        if self._pipe is not None:
+            self._pipe.write(bytes((signum,)))
+
+    def _arrived(self, layer: Layer, signum: int, frame: FrameType | None) -> None:
+        """A signal has reached one of our layers (in the main thread, anywhere in its code)."""
+        if self._pid != os.getpid():
+            layer.pass_down(signum, frame)
+        elif signum == signal.SIGURG:
+            layer.pass_down(signum, frame)
+            self._run_requests(frame)
+        elif not self._installed:
+            layer.pass_down(signum, frame)
+        elif signum in self._handing_over:
+            # The owner's handler called the one that it had found, ours: go on with the owner beneath.
+            self._hand_to(layer, signum, frame)
+        elif signum in self._reported and any(adapter.raises_again(frame) for adapter in self._owners):
+            # The server's own echo of a signal that we know of, after its shutdown. The exit code is 0 without it.
+            pass
+        else:
+            self._report(signum)
+
+    def _run_requests(self, frame: FrameType | None) -> None:
+        self.ensure()
+        while self._requests:
+            self._requests.popleft()(frame)
+
+    def _hand_over(self, signum: int, frame: FrameType | None, deadline: float) -> None:
+        layer = self._current_layer(signum)
+        if layer is None:
+            return
+        self._handing_over[signum] = deadline
+        try:
+            self._hand_to(layer, signum, frame)
+        finally:
+            self._handing_over.pop(signum, None)
+
+    def _hand_to(self, layer: Layer, signum: int, frame: FrameType | None) -> None:
+        owner = layer.owner
+        if is_nobody(owner):
+            end_program()
+            return
+        if is_loop_handler(owner):
+            # What the interpreter does for a real signal. A loop that listens no more is nobody.
+            if self._tap is None or not self._tap.send(bytes((signum,))):
+                end_program()
+            return
+        if not callable(owner):
+            return
+        remaining = max(0.0, self._handing_over[signum] - time.monotonic())
+        for adapter in self._owners:
+            if adapter.owns(owner):
+                adapter.release(
+                    Handover(signum=signum, handler=owner, frame=frame, remaining=remaining, over_ours=layer.over_ours)
+                )
+                return
+        owner(signum, frame)
+
+    def _interrupt_main_thread(self) -> None:
+        """Have the main thread run _run_requests soon, whatever it is doing, short of one long C call."""
+        main = threading.main_thread().ident
+        if self._pid == os.getpid() and main is not None and self._current_layer(signal.SIGURG) is not None:
+            signal.pthread_kill(main, signal.SIGURG)
+
+    def _put_back(self) -> None:
+        self._installed = False
+        for signum in self._layers:
+            layer = self._current_layer(signum)
+            if layer is not None:
+                signal.signal(signum, layer.owner)
+                if is_loop_handler(layer.owner):
+                    signal.siginterrupt(signum, False)  # as the loop had set it
+        if self._tap is not None:
+            self._tap.give_back()
+            self._tap.pipe.close_writing()
+        if self._pipe is not None:
+            self._pipe.close_writing()
+        # Who still reads from them holds a reference of its own; the last one closes the reading ends.
+        self._tap = self._pipe = None
+        _installed.discard(self)
+
+    def _leave_forked_child(self) -> None:
+        """Undo in a forked child what it inherited; frames of threads that are no more may hold the pipes."""
+        pipe, tap = self._pipe, self._tap
+        self._put_back()
+        if pipe is not None and tap is not None:
+            pipe.close()
+            tap.pipe.close()
+        self._requests.clear()
+        self._receiving = False
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _can_be_held(signum: int, handler: Handler) -> bool:
+    """Not what is ignored on purpose, nor what could not be put back because it was set by C code."""
+    if handler is None:
+        return False
+    return handler != signal.SIG_IGN or signum == signal.SIGURG
+
+
+def _free_forked_child() -> None:
+    """Leave a forked child as if nothing had been installed: `terminate()` has to end the child, not the parent."""
+    for hold in list(_installed):
+        hold._leave_forked_child()  # noqa: SLF001  the module's own class
+
+
+os.register_at_fork(after_in_child=_free_forked_child)
