@@ -1,0 +1,289 @@
+"""An embedded Eureka: a small registry that answers as Spring Cloud Eureka Server does, for rehearsals and tests.
+
+In a test, `with EmbeddedEureka(cache_interval=1.0) as eureka` runs it in a thread. As a process of its own it is
+`python -m graceful.rehearsal.eureka --port 0 --cache-interval 30`, which prints its URL as soon as it accepts
+connections and ends with exit code 0 on SIGTERM or SIGINT. `POST /_faults` (the fields of
+[`Fault`][graceful.rehearsal.eureka_faults.Fault] as JSON), `DELETE /_faults`, `GET /_requests?method=&path=` and
+`DELETE /_requests` steer it then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import socket
+import sys
+import time
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Self, TypedDict
+from urllib.parse import quote
+
+import uvicorn
+
+from graceful.rehearsal.eureka_faults import Fault, FaultPlan, ReceivedRequest, RequestLog
+from graceful.rehearsal.eureka_http import CONTEXT_PATH, EurekaApplication
+from graceful.rehearsal.eureka_rest import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Unpack
+
+__all__ = ["EmbeddedEureka", "main"]
+
+# Spring Cloud Eureka's default, as is 30 s for the cache.
+EVICTION_INTERVAL = 60.0
+START_TIMEOUT = 10.0
+STOP_TIMEOUT = 10.0
+
+
+class When(TypedDict, total=False):
+    """Which requests a fault is for; see [`Fault`][graceful.rehearsal.eureka_faults.Fault]."""
+
+    method: str
+    path: str
+    count: int
+    for_seconds: float
+
+
+class EmbeddedEureka:
+    """A Eureka server in a thread of this process, from `with` to the end of its block. It forgets all when it ends.
+
+    Its methods are thread-safe.
+
+    Args:
+        cache_interval: seconds between refreshes of the cached views (Eureka's default is 30); 0 for no such cache.
+        eviction_interval: seconds between evictions of expired leases.
+        host: the address to listen on.
+        port: the port to listen on; 0 takes a free one.
+        user: asks for basic auth with this user and `password`.
+        password: see `user`.
+
+    Raises:
+        ValueError: an interval is negative, or only one of user and password is given.
+        OSError: the address is in use or not of this machine.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache_interval: float = 30.0,
+        eviction_interval: float = EVICTION_INTERVAL,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        user: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        if cache_interval < 0 or eviction_interval <= 0:
+            raise ValueError(
+                f"cache interval {cache_interval:g} s, eviction interval {eviction_interval:g} s: "
+                "the first must be 0 or more, the second more than 0"
+            )
+        if (user is None) != (password is None):
+            raise ValueError("basic auth needs a user and a password: give both or none")
+        self.cache_interval = cache_interval
+        self._eviction_interval = eviction_interval
+        self._address = (host, port)
+        self._credentials = None if user is None else (user, str(password))
+        self._faults = FaultPlan()
+        self._log = RequestLog()
+        self._running: _ServerThread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """What clients are given: the URL with the context path, credentials inside."""
+        if self._credentials is None:
+            return self.address
+        user, password = (quote(part, safe="") for part in self._credentials)
+        return self.address.replace("://", f"://{user}:{password}@", 1)
+
+    @property
+    def address(self) -> str:
+        """The URL without credentials."""
+        host, port = self._address
+        return f"http://{host}:{port}{CONTEXT_PATH}"
+
+    def start(self) -> None:
+        """Listen, with an empty registry. After a `stop` it listens on the same port again, like a restarted server.
+
+        Raises:
+            RuntimeError: it runs already, or does not come up within 10 s.
+        """
+        if self._running is not None:
+            raise RuntimeError(f"the embedded Eureka at {self.address} runs already: stop it first")
+        listener = socket.create_server(self._address)
+        self._address = listener.getsockname()[:2]
+        node = Node(cache_interval=self.cache_interval, eviction_interval=self._eviction_interval, now=time.time())
+        running = _ServerThread(listener, node, self._faults, self._log, self._credentials)
+        running.launch()
+        self._running = running
+
+    def stop(self) -> None:
+        """Close every connection and end. Does nothing when it does not run.
+
+        Raises:
+            RuntimeError: the thread has not ended within 10 s.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.shut_down()
+
+    def fail(self, status: int = 503, **when: Unpack[When]) -> None:
+        """Answer with this status, and change nothing."""
+        self._faults.add(Fault("fail", status=status, **when))
+
+    def hang(self, **when: Unpack[When]) -> None:
+        """Never answer, and change nothing."""
+        self._faults.add(Fault("hang", **when))
+
+    def delay(self, seconds: float, **when: Unpack[When]) -> None:
+        """Wait before answering as usual."""
+        self._faults.add(Fault("delay", seconds=seconds, **when))
+
+    def reset(self, **when: Unpack[When]) -> None:
+        """Break the connection with a TCP reset, and change nothing."""
+        self._faults.add(Fault("reset", **when))
+
+    def redirect(self, location: str = "/login", **when: Unpack[When]) -> None:
+        """Answer 302, and change nothing."""
+        self._faults.add(Fault("redirect", location=location, **when))
+
+    def clear_faults(self) -> None:
+        """Behave well again, for new requests."""
+        self._faults.clear()
+
+    def requests(self, method: str | None = None, path: str | None = None) -> list[ReceivedRequest]:
+        """What was received, faults included, in order.
+
+        Args:
+            method: only requests with this method.
+            path: only requests whose decoded path contains this regular expression.
+        """
+        return self._log.matching(method, path)
+
+    def wait_for_requests(
+        self, method: str | None = None, path: str | None = None, *, count: int = 1, timeout: float = 10.0
+    ) -> list[ReceivedRequest]:
+        """Wait until `count` such requests have been received since the last `forget_requests`, and return them.
+
+        Raises:
+            TimeoutError: fewer came within `timeout` seconds.
+        """
+        return self._log.wait_for(method, path, count, timeout)
+
+    def forget_requests(self) -> None:
+        """Empty the log of received requests."""
+        self._log.clear()
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it accepts connections instead of being asked every 0.1 s."""
+
+    def __init__(self, config: uvicorn.Config, settled: Event) -> None:
+        super().__init__(config)
+        self._settled = settled
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._settled.set()
+
+
+class _ServerThread(Thread):
+    """The thread that runs one node from `launch` to `shut_down`."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        node: Node,
+        faults: FaultPlan,
+        log: RequestLog,
+        credentials: tuple[str, str] | None,
+    ) -> None:
+        super().__init__(name="embedded-eureka", daemon=True)
+        self._listener = listener
+        self._settled = Event()
+        self._application = EurekaApplication(
+            node,
+            faults,
+            log,
+            credentials=credentials and ":".join(credentials),
+            transport_of=self._transport_of,
+        )
+        config = uvicorn.Config(
+            self._application,
+            lifespan="off",
+            ws="none",
+            http="h11",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+        )
+        self._server = _Server(config, self._settled)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def launch(self) -> None:
+        self.start()
+        if not self._settled.wait(START_TIMEOUT) or not self._server.started:
+            raise RuntimeError(f"the embedded Eureka did not start within {START_TIMEOUT:g} s: see the log of uvicorn")
+
+    def shut_down(self) -> None:
+        self._server.should_exit = True
+        if self._loop is not None and self.is_alive():
+            self._loop.call_soon_threadsafe(self._application.closing.set)
+        self.join(STOP_TIMEOUT)
+        if self.is_alive():
+            raise RuntimeError(f"the embedded Eureka did not end within {STOP_TIMEOUT:g} s")
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._listener.close()
+            self._settled.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._server.serve(sockets=[self._listener])
+
+    def _transport_of(self, client: tuple[str, int] | None) -> asyncio.Transport | None:
+        connections = self._server.server_state.connections
+        found = next((each for each in connections if getattr(each, "client", None) == client), None)
+        return getattr(found, "transport", None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an embedded Eureka until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m graceful.rehearsal.eureka", description=main.__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=8761, help="port to listen on, 0 for a free one (%(default)s)")
+    parser.add_argument(
+        "--cache-interval", type=float, default=30.0, help="seconds between cache refreshes, 0 for none"
+    )
+    parser.add_argument("--eviction-interval", type=float, default=EVICTION_INTERVAL, help="seconds between evictions")
+    parser.add_argument("--user", help="ask for basic auth with this user")
+    parser.add_argument("--password", help="and this password")
+    options = vars(parser.parse_args(arguments))
+    # Blocked before any thread starts, so that the signals wait for sigwait instead of hitting a thread.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        with EmbeddedEureka(**options) as eureka:
+            print(eureka.address, flush=True)  # noqa: T201 - whoever started this process reads the URL here
+            signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from graceful.rehearsal.eureka import EmbeddedEureka
+from tests.eureka_servers import EurekaServers, RunningEureka, why_no_real_eureka
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.eureka_servers import Security
+
+# The first test to ask for a real server pays for its build, which may have to fill an empty Maven repository.
+REAL = pytest.param("real", marks=[pytest.mark.real_eureka, pytest.mark.timeout(400)])
+
+
+@pytest.fixture(scope="session")
+def eureka_servers() -> Iterator[EurekaServers]:
+    """Every Eureka server of the session: one process or thread per variant, started when first needed."""
+    with EurekaServers() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session", params=["embedded", REAL])
+def eureka_server(request: pytest.FixtureRequest, eureka_servers: EurekaServers) -> RunningEureka:
+    """An open Eureka, once embedded and once real, shared by the session: use unique app and instance names."""
+    return _server(request, eureka_servers, "open")
+
+
+@pytest.fixture(scope="session", params=["embedded", REAL])
+def eureka_server_basic(request: pytest.FixtureRequest, eureka_servers: EurekaServers) -> RunningEureka:
+    """The same behind basic auth; `.url` has the credentials inside, `.address` has not."""
+    return _server(request, eureka_servers, "basic")
+
+
+@pytest.fixture(scope="session", params=[REAL])
+def real_eureka_csrf(request: pytest.FixtureRequest, eureka_servers: EurekaServers) -> RunningEureka:
+    """A real Eureka behind basic auth that was set up wrong: CSRF protection refuses every change."""
+    return _server(request, eureka_servers, "csrf")
+
+
+@pytest.fixture
+def embedded_eureka() -> Iterator[EmbeddedEureka]:
+    """A fresh embedded Eureka for one test, to inject faults and to count requests."""
+    with EmbeddedEureka(cache_interval=1.0, eviction_interval=1.0) as embedded:
+        yield embedded
+
+
+def _server(request: pytest.FixtureRequest, servers: EurekaServers, security: Security) -> RunningEureka:
+    if request.param == "real" and (reason := why_no_real_eureka()):
+        # On the CI machine a skipped test would go unseen.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return servers.get(request.param, security)

@@ -1,0 +1,280 @@
+"""Eureka servers for tests: a real Spring Cloud Eureka Server as a child process, and the embedded one in a thread.
+
+The real one is built from `tests/eureka_server/` with Maven, only when its sources have changed, and started with java.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+from urllib.parse import quote
+
+from graceful.rehearsal.eureka import EmbeddedEureka
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROJECT = Path(__file__).parent / "eureka_server"
+JAR = PROJECT / "target" / "eureka-server.jar"
+STAMP = PROJECT / "target" / "sources.sha256"
+BUILD_TIMEOUT = 300.0
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 10.0
+POLL_INTERVAL = 0.1
+
+Kind = Literal["embedded", "real"]
+Security = Literal["open", "basic", "csrf"]
+
+
+@dataclass(frozen=True)
+class RunningEureka:
+    """A server that answers.
+
+    Attributes:
+        kind: which of the two it is.
+        address: its URL without credentials, such as `http://127.0.0.1:40001/eureka`.
+        cache_interval: seconds between the refreshes of its cached views.
+        user: of basic auth; None where it is open.
+        password: of basic auth.
+        embedded: the embedded server, to inject faults and to see requests; None for a real one.
+        pid: of the real server's process.
+    """
+
+    kind: Kind
+    address: str
+    cache_interval: float
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    embedded: EmbeddedEureka | None = None
+    pid: int | None = None
+
+    @property
+    def url(self) -> str:
+        """What a client is given: credentials inside."""
+        if self.user is None:
+            return self.address
+        credentials = f"{quote(self.user, safe='')}:{quote(self.password or '', safe='')}"
+        return self.address.replace("://", f"://{credentials}@", 1)
+
+
+def why_no_real_eureka() -> str | None:
+    """The reason why a real server cannot run on this machine; None if it can."""
+    missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    return f"a real Eureka server needs {' and '.join(missing)} on the PATH" if missing else None
+
+
+def built_jar() -> Path:
+    """The server's jar, built first if its sources have changed. Safe to call from several processes at once."""
+    with (PROJECT / "pom.xml").open("rb") as pom:
+        _lock(pom.fileno(), time.monotonic() + BUILD_TIMEOUT)
+        digest = _digest_of_sources()
+        if JAR.exists() and STAMP.exists() and STAMP.read_text() == digest:
+            return JAR
+        # "clean", because without it Maven does not notice a changed pom.
+        command = ["mvn", "-q", "-B", "clean", "package"]
+        built = subprocess.run(
+            command, cwd=PROJECT, timeout=BUILD_TIMEOUT, check=False, stdin=subprocess.DEVNULL, capture_output=True
+        )
+        if built.returncode != 0:
+            output = (built.stdout + built.stderr).decode(errors="replace")
+            raise RuntimeError(
+                f"{' '.join(command)} in {PROJECT.name} ended with {built.returncode}:\n{output[-4000:]}"
+            )
+        STAMP.write_text(digest)
+    return JAR
+
+
+def _lock(descriptor: int, deadline: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another build of {PROJECT.name} took more than {BUILD_TIMEOUT:g} s") from None
+            time.sleep(POLL_INTERVAL)
+
+
+def _digest_of_sources() -> str:
+    digest = hashlib.sha256()
+    for path in [PROJECT / "pom.xml", *sorted((PROJECT / "src").rglob("*.*"))]:
+        digest.update(f"{path.relative_to(PROJECT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.create_server((host, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def start_real_eureka(
+    *,
+    security: Security = "open",
+    user: str = "eureka",
+    password: str = "secret",
+    cache_interval: float = 1.0,
+    eviction_interval: float = 1.0,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    peer: str | None = None,
+) -> Iterator[RunningEureka]:
+    """Run a real server until the end of the block.
+
+    Args:
+        security: nothing, basic auth, or basic auth with Spring Security's CSRF protection left on.
+        user: of basic auth.
+        password: of basic auth.
+        cache_interval: seconds between refreshes of its response cache.
+        eviction_interval: seconds between evictions of expired leases.
+        host: the address it listens on, and its host name towards peers.
+        port: 0 takes a free one.
+        peer: the URL of a node to replicate with. A node ignores a peer that has its own host name, so two nodes on
+            one machine need 127.0.0.1 and 127.0.0.2.
+
+    Raises:
+        RuntimeError: it cannot run here, ends early, or does not answer within a minute; its log is in the message.
+    """
+    if reason := why_no_real_eureka():
+        raise RuntimeError(reason)
+    port = port or free_port(host)
+    guarded = security != "open"
+    eureka = RunningEureka(
+        "real", f"http://{host}:{port}/eureka", cache_interval, user if guarded else None, password if guarded else None
+    )
+    # Every property once: one that is given twice becomes a list, and the server does not start.
+    properties = {
+        "graceful.security": security,
+        "server.address": host,
+        "server.port": str(port),
+        "eureka.instance.hostname": host,
+        "eureka.client.register-with-eureka": str(peer is not None).lower(),
+        "eureka.client.fetch-registry": str(peer is not None).lower(),
+        "eureka.client.service-url.defaultZone": peer or eureka.address,
+        "eureka.server.response-cache-update-interval-ms": str(round(cache_interval * 1000)),
+        "eureka.server.eviction-interval-timer-in-ms": str(round(eviction_interval * 1000)),
+        "eureka.server.enable-self-preservation": "false",
+        # The first node of two has nobody to copy the registry from, and would wait for it.
+        "eureka.server.registry-sync-retries": "0",
+    }
+    # The password goes by the environment: a command line is for everybody to see.
+    environment = os.environ | {"SPRING_SECURITY_USER_NAME": user, "SPRING_SECURITY_USER_PASSWORD": password}
+    command = ["java", "-Xmx192m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-jar", str(built_jar())]
+    command += [f"--{name}={value}" for name, value in properties.items()]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            _wait_until_it_answers(eureka, process, time.monotonic() + START_TIMEOUT)
+        except RuntimeError as error:
+            _end(process)
+            log.seek(0)
+            raise RuntimeError(f"{error}; its log ends with:\n{log.read()[-4000:].decode(errors='replace')}") from None
+        try:
+            yield RunningEureka(**(vars(eureka) | {"pid": process.pid}))
+        finally:
+            _end(process)
+
+
+@contextmanager
+def start_real_pair(*, cache_interval: float = 1.0) -> Iterator[tuple[RunningEureka, RunningEureka]]:
+    """Run two real servers that replicate to each other; what one is told arrives at the other within a second."""
+    hosts = ("127.0.0.1", "127.0.0.2")
+    ports = tuple(free_port(host) for host in hosts)
+    urls = [f"http://{host}:{port}/eureka" for host, port in zip(hosts, ports, strict=True)]
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(
+                start_real_eureka(host=host, port=port, peer=peer, cache_interval=cache_interval),
+            )
+            for host, port, peer in zip(hosts, ports, reversed(urls), strict=True)
+        )
+        yield first, second
+
+
+def _wait_until_it_answers(eureka: RunningEureka, process: subprocess.Popen[bytes], deadline: float) -> None:
+    request = urllib.request.Request(f"{eureka.address}/apps")
+    if eureka.user is not None:
+        credentials = b64encode(f"{eureka.user}:{eureka.password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {credentials}")
+    # No proxy: the environment may name one, and it could not reach this machine's loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while process.poll() is None:
+        try:
+            with opener.open(request, timeout=5):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the real Eureka does not answer within {START_TIMEOUT:g} s: {error}") from None
+            time.sleep(POLL_INTERVAL)
+    raise RuntimeError(f"the real Eureka ended with exit code {process.returncode}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class EurekaServers:
+    """The servers of a test session: each variant is started when it is first asked for, and once."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._running: dict[tuple[Kind, Security], RunningEureka] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def get(self, kind: Kind, security: Security = "open") -> RunningEureka:
+        """The server of this kind, started if need be."""
+        key = (kind, security)
+        if key not in self._running:
+            start = start_real_eureka if kind == "real" else start_embedded_eureka
+            self._running[key] = self._stack.enter_context(start(security=security))
+        return self._running[key]
+
+
+@contextmanager
+def start_embedded_eureka(
+    *,
+    security: Security = "open",
+    user: str = "eureka",
+    password: str = "secret",
+    cache_interval: float = 1.0,
+    eviction_interval: float = 1.0,
+) -> Iterator[RunningEureka]:
+    """Run an embedded server until the end of the block.
+
+    Raises:
+        ValueError: `security` is `csrf`: only a real server can be set up wrong in that way.
+    """
+    if security == "csrf":
+        raise ValueError("the embedded Eureka knows no CSRF protection: use a real one")
+    credentials = (None, None) if security == "open" else (user, password)
+    with EmbeddedEureka(
+        cache_interval=cache_interval,
+        eviction_interval=eviction_interval,
+        user=credentials[0],
+        password=credentials[1],
+    ) as embedded:
+        yield RunningEureka("embedded", embedded.address, cache_interval, *credentials, embedded=embedded)
