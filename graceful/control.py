@@ -245,11 +245,10 @@ class _Server:
             tasks.start_soon(_cancel_at_end, connection, tasks.cancel_scope)
             with contextlib.suppress(_BrokenError):
                 await _relay(connection, session)
+                session.answered()  # at once: SIGTERM may be here before any other task has run
                 answered = True
             tasks.cancel_scope.cancel()
-        if answered:
-            session.answered()
-        else:
+        if not answered:
             session.lost()
 
 

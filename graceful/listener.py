@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["close_inherited", "listening", "owned"]
 
-_BACKLOG: Final = 16
+_BACKLOG: Final = 128
 
 _sockets: set[socket.socket] = set()
 """Every socket of the channel that is open in this process."""
