@@ -1,0 +1,362 @@
+"""The drain coordinator: the only place that knows the order of a leave."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from graceful.core.budget import Budget
+from graceful.core.callbacks import CallbackOutcome, CallbackStack
+from graceful.core.leave import Leave, Reaction, Trigger
+from graceful.core.phases import Event, Lifecycle, Phase
+from graceful.life import Changes, HookVisit, Life
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from graceful.calling import AppCaller
+    from graceful.core.budget import Plan
+    from graceful.core.callbacks import RegisteredCallback
+    from graceful.core.registry import Registry
+    from graceful.core.report import DrainReport
+    from graceful.readiness import Readiness
+
+__all__ = ["DrainCoordinator"]
+
+logger = logging.getLogger("graceful.coordinator")
+
+_HURRIED_ANNOUNCE: Final = 1.0
+"""Seconds for OUT_OF_SERVICE where nobody waits for its effect: the deregistration follows at once."""
+
+_LEAST_CALLBACK_TIME: Final = 0.05
+"""Seconds that a callback gets when the phase's time is already over: it runs all the same, exactly once."""
+
+
+class DrainCoordinator:
+    """Drives one service through its phases.
+
+    `run`, `enforce_deadline`, `signalled` and `prestop` run on graceful's own event loop; everything else may be
+    called from any thread.
+
+    Args:
+        plan: gives the plan as it stands now; asked once, when a leave begins.
+        grace_period: seconds that the platform gives, counted from the first trigger.
+        readiness: tells when the service is ready.
+        caller: calls the user's callbacks.
+        exit_process: ends the process at once, with a status; given by the caller so that tests survive it.
+        make_registry: makes the registry of one life, or None where callers look the service up nowhere.
+        clock: monotonic seconds; the clock of the event loop that `run` runs in.
+    """
+
+    def __init__(
+        self,
+        plan: Callable[[], Plan],
+        *,
+        grace_period: Callable[[], float],
+        readiness: Readiness,
+        caller: AppCaller,
+        exit_process: Callable[[int, DrainReport], object],
+        make_registry: Callable[[], Registry] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plan = plan
+        self._grace_period = grace_period
+        self._readiness = readiness
+        self._caller = caller
+        self._make_registry = make_registry
+        self._exit_process = exit_process
+        self._clock = clock
+        self._drain_callbacks: list[RegisteredCallback] = []
+        self._cleanup_callbacks = CallbackStack()
+        self.report: DrainReport | None = None
+        self.new_life()
+
+    def new_life(self) -> None:
+        """Begin anew: in the same process after its server stopped by itself, or in a forked child."""
+        # Re-entrant: a user's own signal handler may call drain() while this very thread holds it.
+        self._lock = threading.RLock()
+        self._changes = Changes()
+        self._wake: Callable[[], object] = lambda: None
+        self._readiness.reset()
+        self._registry = self._make_registry() if self._make_registry is not None else None
+        self.life = Life(Lifecycle(self._clock()), list(self._drain_callbacks), self._cleanup_callbacks.copy())
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of the lifecycle."""
+        return self.life.lifecycle.phase
+
+    @property
+    def signum(self) -> signal.Signals:
+        """The signal to hand to the server when all is done: the one that came, else SIGTERM."""
+        leave = self.life.leave
+        return (leave.signum if leave else None) or signal.SIGTERM
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the process must have ended; infinite while no leave has begun."""
+        leave = self.life.leave
+        return leave.budget.last_call - self._clock() if leave else math.inf
+
+    @property
+    def server_stopped_first(self) -> bool:
+        """Whether the leave was begun by the server's own stop, so that there is nobody to release."""
+        leave = self.life.leave
+        return leave is not None and not leave.hard_deadline
+
+    @property
+    def cleanup_timeouts(self) -> float:
+        """Seconds that the cleanup callbacks with a timeout of their own ask for together."""
+        return self.life.cleanup_callbacks.timeouts()
+
+    def add_drain_callback(self, callback: RegisteredCallback) -> None:
+        """Have a callback run when the lame duck is over."""
+        self.life.drain_callbacks.append(callback)
+        # What is registered from a start-up on belongs to this life: the next start-up registers it again.
+        if not self._readiness.starting:
+            self._drain_callbacks.append(callback)
+
+    def add_cleanup_callback(self, callback: RegisteredCallback) -> None:
+        """Have a callback run when nothing is in flight any more."""
+        self.life.cleanup_callbacks.push(callback)
+        if not self._readiness.starting:
+            self._cleanup_callbacks.push(callback)
+
+    # Work and triggers, from any thread
+
+    def enter(self, *what: str) -> int:
+        """Take a unit of work in; the key is for `leave`.
+
+        Raises:
+            NotAcceptingError: if the drain accepts no new work.
+        """
+        life = self.life
+        key = life.in_flight.enter(what, self._clock())
+        if life.lifecycle.phase is Phase.LAME_DUCK:
+            life.late_requests += 1
+        return key
+
+    def leave(self, key: int) -> None:
+        """A unit of work has finished."""
+        self.life.in_flight.leave(key)
+
+    def begin(
+        self, trigger: Trigger, reason: str = "", *, grace_period: float | None = None, elapsed: float = 0.0
+    ) -> bool:
+        """Begin the leave. From the return on, the service is not ready and nothing makes it UP again.
+
+        Args:
+            trigger: what begins it.
+            reason: the same for people.
+            grace_period: what the platform gives, where the trigger knows of less than the settings say.
+            elapsed: seconds since the platform began to count.
+
+        Returns:
+            Whether this call began it; False if it had begun before.
+        """
+        with self._lock:
+            life = self.life
+            if life.leave is not None:
+                return False
+            now = self._clock()
+            grace = min(self._grace_period(), grace_period or float("inf"))
+            leave = Leave(trigger, reason or trigger.value, Budget(self._plan(), now - elapsed + grace))
+            if not self._announced and not life.in_flight.accepted:
+                leave.skip_wait = True  # nobody ever heard of this instance, so nobody has to forget it
+            life.leave = leave
+            life.lifecycle.apply(Event.LEAVE, now)
+        if self._registry is not None:
+            self._registry.freeze()
+        self._wake()
+        return True
+
+    def server_stops(self) -> threading.Event:
+        """The server stops by itself and its listener is closed: leave without a wait. Set when the leave is over."""
+        life = self.life
+        if not self.begin(Trigger.SERVER) and life.leave is not None:
+            life.leave.hurry()
+            self._wake()
+        return life.stopped
+
+    @property
+    def _announced(self) -> bool:
+        return self._registry is not None and self._registry.announced
+
+    # Triggers that come on graceful's own event loop
+
+    def signalled(self, signum: signal.Signals) -> None:
+        """A signal came: begin the leave, or do what it means for the one under way."""
+        self.begin(Trigger.SIGINT if signum == signal.SIGINT else Trigger.SIGTERM)
+        life = self.life
+        if life.leave is None:  # pragma: no cover  begun one line above
+            return
+        reaction = life.leave.signalled(signum, self._clock(), self.phase, hook_waits=life.hook_waits)
+        if reaction is Reaction.FORCE:
+            self._exit(f"a second {signum.name} forced it")
+        elif reaction is Reaction.HURRY and life.hook_waits:
+            self._problem("SIGTERM came while the hook was still waiting: the grace period was cut short")
+        self._changes.notify()
+
+    def prestop(self, *, elapsed: float, grace: float | None) -> HookVisit:
+        """A hook has come: begin the leave or join it; the visit has what the hook waits for."""
+        self.begin(Trigger.HOOK, grace_period=grace, elapsed=elapsed)
+        return HookVisit(self.life, self._changes, self._clock)
+
+    # The life, on graceful's own event loop
+
+    async def run(self, call_soon: Callable[[Callable[[], object]], object]) -> None:
+        """Live one life: become ready, serve, leave in order. Ends when everything of ours is done.
+
+        Args:
+            call_soon: has a function run on this event loop, from any thread.
+        """
+        life = self.life
+        self._wake = lambda: call_soon(self._changes.notify)
+        life.in_flight.notify_idle(self._wake)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._serve, life)
+            await self._changes.until(lambda: life.leave)
+            if life.leave is not None:
+                await self._leave_in_order(life, life.leave)
+            tasks.cancel_scope.cancel()
+
+    async def enforce_deadline(self) -> None:
+        """End the process when the deadline is there, whatever still runs."""
+        life = self.life
+        await self._changes.until(lambda: life.leave and life.leave.hard_deadline)
+        while life.leave is not None and self._clock() < (last_call := life.leave.budget.last_call):
+            # The deadline can be brought forward meanwhile.
+            await self._changes.until(lambda: life.leave and life.leave.budget.last_call != last_call, last_call)
+        self._exit("the deadline was there")
+
+    async def _serve(self, life: Life) -> None:
+        async with anyio.create_task_group() as start:
+            start.start_soon(self._cancel_on_leave, life, start.cancel_scope)
+            if self._registry is not None:
+                await self._guard("clearing what a former life left", self._registry.start)
+            await self._readiness.wait()
+            start.cancel_scope.cancel()
+        with self._lock:
+            if life.leave is not None:
+                return
+            life.lifecycle.apply(Event.READY, self._clock())
+        logger.info("ready: serving", extra={"phase": Phase.SERVING.value})
+        if self._registry is not None:
+            await self._guard("announcing", self._registry.serve)
+
+    async def _cancel_on_leave(self, life: Life, scope: anyio.CancelScope) -> None:
+        await self._changes.until(lambda: life.leave)
+        scope.cancel()
+
+    async def _leave_in_order(self, life: Life, leave: Leave) -> None:
+        self._say(f"leaving because of {leave.reason}: still serving, not ready any more")
+        await self._guard("the lame duck", self._lame_duck, life, leave)
+        self._end_wait(life)
+        self._advance(life, Event.WAITED)
+        await self._guard("the drain", self._drain, life, leave)
+        life.in_flight.close()
+        self._advance(life, Event.DRAINED)
+        await self._guard("the clean-up", self._clean_up, life, leave)
+        await self._guard("the deregistration", self._deregister, life, leave)
+        self._advance(life, Event.CLEANED)
+        self.report = life.report(self._clock())
+        level = logging.INFO if self.report.clean else logging.WARNING
+        logger.log(level, "%s", self.report, extra={"drain_report": self.report.as_dict()})
+        life.stopped.set()
+
+    async def _lame_duck(self, life: Life, leave: Leave) -> None:
+        began = self._clock()
+        latest = leave.budget.latest_wait(began)
+        async with anyio.create_task_group() as tasks:
+            if self._announced:
+                tasks.start_soon(self._withdraw, life, leave)
+                await self._until_withdrawn(life, leave)
+            since = life.withdrawn.first_verified_at if life.withdrawn else None
+            over = (began if since is None else since) + leave.budget.plan.propagation
+            await self._changes.until(lambda: leave.skip_wait, min(over, latest))
+            self._end_wait(life)
+            # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.
+            if not await self._changes.until(lambda: leave.may_drain, latest):
+                self._problem(f"no SIGTERM came after {leave.reason}: leaving all the same (was it run by hand?)")
+            tasks.cancel_scope.cancel()
+
+    async def _withdraw(self, life: Life, leave: Leave) -> None:
+        if self._registry is None:
+            return
+        life.withdrawn = await self._registry.withdraw(leave.budget.announce_until(self._clock()))
+        verified = all(result.verified for result in life.withdrawn.servers)
+        self._say(f"OUT_OF_SERVICE {life.withdrawn}", logging.INFO if verified else logging.WARNING)
+        await self._guard("keeping the instance out of service", self._registry.keep_withdrawn)
+
+    async def _until_withdrawn(self, life: Life, leave: Leave) -> None:
+        now = self._clock()
+        until = leave.budget.announce_until(now)
+        if not await self._changes.until(lambda: life.withdrawn or leave.skip_wait, until):
+            self._problem("OUT_OF_SERVICE was not verified in time: serving the whole wait all the same")
+        if not life.withdrawn and leave.skip_wait:
+            await self._changes.until(lambda: life.withdrawn, min(until, self._clock() + _HURRIED_ANNOUNCE))
+
+    def _end_wait(self, life: Life) -> None:
+        life.wait_is_over = True
+        self._changes.notify()
+
+    async def _drain(self, life: Life, leave: Leave) -> None:
+        until = leave.budget.drain_until(self._clock())
+        async with anyio.create_task_group() as tasks:
+            for callback in life.drain_callbacks:
+                tasks.start_soon(self._call, life, callback, until, leave.budget.plan.drain)
+        # Consumers have been told to stop fetching; what they had in hand came in until here.
+        life.in_flight.close()
+        if not await self._changes.until(lambda: not len(life.in_flight), until):
+            life.unfinished = life.in_flight.snapshot()
+            self._say(f"{len(life.unfinished)} still in flight when the drain ran out of time", logging.WARNING)
+
+    async def _clean_up(self, life: Life, leave: Leave) -> None:
+        until = leave.budget.cleanup_until(self._clock())
+        for callback in life.cleanup_callbacks.drain():
+            await self._call(life, callback, until, leave.budget.plan.cleanup)
+
+    async def _call(self, life: Life, callback: RegisteredCallback, until: float, default: float) -> None:
+        own = default if callback.timeout is None else callback.timeout
+        record = await self._caller.call(callback, max(_LEAST_CALLBACK_TIME, min(own, until - self._clock())))
+        life.records.append(record)
+        completed = record.outcome is CallbackOutcome.COMPLETED
+        logger.log(logging.DEBUG if completed else logging.WARNING, "callback %s", record)
+
+    async def _deregister(self, life: Life, leave: Leave) -> None:
+        if self._registry is not None and self._announced:
+            life.deregistered = await self._registry.deregister(leave.budget.deregister_until(self._clock()))
+
+    async def _guard(self, stage: str, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Run a stage; one that fails is recorded and never skips a later one."""
+        try:
+            await function(*arguments)
+        except Exception as error:
+            logger.exception("%s failed", stage)
+            self.life.problems.append(f"{stage} failed: {type(error).__name__}: {error}")
+
+    def _advance(self, life: Life, event: Event) -> None:
+        with self._lock:
+            phase = life.lifecycle.apply(event, self._clock())
+        logger.info("phase %s", phase.value, extra={"phase": phase.value, "in_flight": len(life.in_flight)})
+
+    def _say(self, text: str, level: int = logging.INFO) -> None:
+        """Log a line, and tell it to the hooks that wait."""
+        logger.log(level, "%s", text, extra={"phase": self.phase.value})
+        self.life.journal.append(text)
+        self._changes.notify()
+
+    def _problem(self, text: str) -> None:
+        self.life.problems.append(text)
+        self._say(text, logging.WARNING)
+
+    def _exit(self, reason: str) -> None:
+        self.life.problems.append(reason)
+        self.report = self.life.report(self._clock(), overdue=True)
+        self._exit_process(1, self.report)

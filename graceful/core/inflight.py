@@ -1,0 +1,98 @@
+"""What is in flight: units of work that were accepted and are not finished."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["InFlight", "NotAcceptingError", "Work"]
+
+
+class NotAcceptingError(RuntimeError):
+    """New work was refused because the drain has begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One unit of work.
+
+    Attributes:
+        name: what it is, for people: `GET /orders/7`, `job 42`.
+        since: the instant it was accepted at.
+    """
+
+    name: str
+    since: float
+
+
+class InFlight:
+    """Counts work in and out, and refuses entry once it was closed. Thread-safe.
+
+    Entry and the gate share one lock: after `close` returned, no work can have slipped in uncounted.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._accepted = 0
+        # Plain tuples: this is the hot path of every request; a `Work` is made only when somebody asks.
+        self._work: dict[int, tuple[tuple[str, ...], float]] = {}
+        self._closed = False
+        self._on_idle: Callable[[], object] | None = None
+
+    def enter(self, what: tuple[str, ...], now: float) -> int:
+        """Accept a unit of work.
+
+        Args:
+            what: words that name it, joined only when a report asks for them.
+            now: the instant.
+
+        Returns:
+            The key to leave with.
+
+        Raises:
+            NotAcceptingError: if the gate was closed before.
+        """
+        with self._lock:
+            if self._closed:
+                raise NotAcceptingError(f"{' '.join(what)}: this service is draining and accepts no new work")
+            key = self._accepted
+            self._accepted += 1
+            self._work[key] = (what, now)
+            return key
+
+    def leave(self, key: int) -> None:
+        """A unit of work has finished; leaving twice with one key changes nothing."""
+        with self._lock:
+            finished = self._work.pop(key, None)
+            on_idle = self._on_idle if finished and not self._work else None
+        if on_idle is not None:
+            on_idle()
+
+    def close(self) -> None:
+        """Refuse entry from now on."""
+        with self._lock:
+            self._closed = True
+
+    def notify_idle(self, on_idle: Callable[[], object]) -> None:
+        """Have `on_idle` called whenever the last unit leaves, in its thread; it must neither block nor raise."""
+        with self._lock:
+            self._on_idle = on_idle
+
+    def __len__(self) -> int:
+        """Units in flight now."""
+        return len(self._work)
+
+    @property
+    def accepted(self) -> int:
+        """Units accepted so far."""
+        return self._accepted
+
+    def snapshot(self) -> tuple[Work, ...]:
+        """What is in flight now, oldest first."""
+        with self._lock:
+            work = list(self._work.values())
+        return tuple(Work(" ".join(what), since) for what, since in work)

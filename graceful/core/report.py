@@ -1,0 +1,92 @@
+"""The drain report: how a leave went, for the log and for `coordinator.report`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graceful.core.callbacks import CallbackOutcome
+
+if TYPE_CHECKING:
+    from graceful.core.callbacks import CallbackRecord
+    from graceful.core.inflight import Work
+    from graceful.core.phases import Phase
+    from graceful.core.registry import RegistryOutcome
+
+__all__ = ["DrainReport"]
+
+_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainReport:
+    """How a leave went.
+
+    Attributes:
+        reason: what began it: `preStop hook`, `SIGTERM`, or the reason given to `drain()`.
+        durations: seconds spent in each phase, in order.
+        late_requests: requests that came during the lame duck, from callers that had not heard yet.
+        withdrawn: what came of OUT_OF_SERVICE, or None without a registry.
+        deregistered: what came of the deregistration, or None without a registry.
+        unfinished: what was still in flight when the drain ran out of time, oldest first.
+        callbacks: how each of the user's callbacks went, in the order they ended.
+        problems: what else went wrong, a sentence each.
+        overdue: whether the process ended because its deadline was there or because it was forced.
+        now: the instant of the report, from which the age of unfinished work is told.
+    """
+
+    reason: str
+    durations: dict[Phase, float]
+    late_requests: int = 0
+    withdrawn: RegistryOutcome | None = None
+    deregistered: RegistryOutcome | None = None
+    unfinished: tuple[Work, ...] = ()
+    callbacks: tuple[CallbackRecord, ...] = ()
+    problems: tuple[str, ...] = ()
+    overdue: bool = False
+    now: float = 0.0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was lost, failed, cut short or left unverified."""
+        verified = all(
+            result.verified
+            for outcome in (self.withdrawn, self.deregistered)
+            if outcome is not None
+            for result in outcome.servers
+        )
+        completed = all(record.outcome is CallbackOutcome.COMPLETED for record in self.callbacks)
+        return verified and completed and not (self.unfinished or self.problems or self.overdue)
+
+    def __str__(self) -> str:
+        """One paragraph for the log; names at most ten units of work."""
+        spent = ", ".join(f"{phase.value} {seconds:.1f}s" for phase, seconds in self.durations.items() if phase.leaving)
+        parts = [f"left {'cleanly' if self.clean else 'UNCLEANLY'} after {self.reason} ({spent})"]
+        parts.append(f"late requests served: {self.late_requests}")
+        if self.withdrawn is not None:
+            parts.append(f"OUT_OF_SERVICE {self.withdrawn}")
+        if self.deregistered is not None:
+            parts.append(f"deregistered: {self.deregistered}")
+        parts.extend(str(record) for record in self.callbacks if record.outcome is not CallbackOutcome.COMPLETED)
+        if self.unfinished:
+            named = ", ".join(f"{work.name} ({self.now - work.since:.1f}s)" for work in self.unfinished[:_NAMED])
+            more = f" and {len(self.unfinished) - _NAMED} more" if len(self.unfinished) > _NAMED else ""
+            parts.append(f"still in flight: {named}{more}")
+        parts.extend(self.problems)
+        return "; ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, for `extra=` of a log record and for JSON."""
+        return {
+            "reason": self.reason,
+            "clean": self.clean,
+            "overdue": self.overdue,
+            "seconds": {phase.value: round(seconds, 3) for phase, seconds in self.durations.items()},
+            "late_requests": self.late_requests,
+            "withdrawn": self.withdrawn.verdict.value if self.withdrawn else None,
+            "deregistered": self.deregistered.verdict.value if self.deregistered else None,
+            "unfinished": [work.name for work in self.unfinished[:_NAMED]],
+            "unfinished_count": len(self.unfinished),
+            "callbacks": [str(record) for record in self.callbacks],
+            "problems": list(self.problems),
+        }

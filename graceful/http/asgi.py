@@ -1,0 +1,178 @@
+"""One pure-ASGI middleware: in-flight requests, late requests, closing, probes, and the lifespan's two ends.
+
+No framework is imported: an ASGI application is a callable, its messages are dictionaries.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from graceful.core.inflight import NotAcceptingError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from graceful.core.phases import Phase
+
+    Scope: TypeAlias = MutableMapping[str, Any]
+    Message: TypeAlias = MutableMapping[str, Any]
+    Receive: TypeAlias = Callable[[], Awaitable[Message]]
+    Send: TypeAlias = Callable[[Message], Awaitable[None]]
+    ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+__all__ = ["GracefulMiddleware", "Service"]
+
+_CLOSE = (b"connection", b"close")
+_RESTARTED = 1012
+"""WebSocket close code "Service Restart" (IANA registry of RFC 6455)."""
+
+
+class Service(Protocol):
+    """What the middleware needs of the service it stands in front of."""
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of the lifecycle."""
+        ...
+
+    def enter(self, *what: str) -> int:
+        """Take a request in; raises `NotAcceptingError` from the drain on."""
+        ...
+
+    def leave(self, key: int) -> None:
+        """A request has ended."""
+        ...
+
+    async def reason_not_ready(self) -> str | None:
+        """Why the service must get no new callers now, or None."""
+        ...
+
+    def lifespan_begins(self) -> None:
+        """The application's lifespan begins, in its event loop."""
+        ...
+
+    def lifespan_started(self) -> None:
+        """The application's start-up has completed."""
+        ...
+
+    async def lifespan_ends(self) -> None:
+        """The server stops; returns when everything that comes before the application's own teardown is done."""
+        ...
+
+
+class GracefulMiddleware:
+    """Wraps an ASGI application; outermost, so that it sees every request and the lifespan.
+
+    Args:
+        app: the application.
+        service: the service that it belongs to.
+        livez_path: answered with 200 for as long as the process runs; None to leave the path to the application.
+        readyz_path: answered with 200 when ready, else 503; None to leave the path to the application.
+        retry_after: seconds for `Retry-After` of the 503 that is answered from the drain on.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: Service,
+        *,
+        livez_path: str | None = "/livez",
+        readyz_path: str | None = "/readyz",
+        retry_after: float = 1.0,
+    ) -> None:
+        self.app = app
+        self.service = service
+        self._livez = livez_path
+        self._readyz = readyz_path
+        self._probes = {path for path in (livez_path, readyz_path) if path is not None}
+        # Whole seconds, RFC 9110 10.2.3.
+        self._retry_after = (b"retry-after", str(max(0, round(retry_after))).encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of the ASGI kind that `scope` names."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif kind == "websocket" and not self.service.phase.accepts_work:
+            await receive()
+            await send({"type": "websocket.close", "code": _RESTARTED})
+        else:
+            await self.app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service, path = self.service, scope["path"]
+        if path in self._probes:
+            await self._probe(scope, path, send)
+            return
+        if not service.phase.accepts_work:
+            await self._refuse(scope, send)
+            return
+        try:
+            key = service.enter(scope["method"], path)
+        except NotAcceptingError:
+            await self._refuse(scope, send)
+            return
+
+        async def send_closing(message: Message) -> None:
+            # Decided when the response starts, not when the request came: the leave may have begun in between.
+            if message["type"] == "http.response.start" and service.phase.leaving:
+                message = {**message, "headers": _closing(scope, message.get("headers", ()))}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_closing)
+        finally:
+            service.leave(key)
+
+    async def _probe(self, scope: Scope, path: str, send: Send) -> None:
+        reason = None if path == self._livez else await self.service.reason_not_ready()
+        text = f"not ready: {reason}" if reason else "ok"
+        await _answer(scope, send, 503 if reason else 200, text, self.service.phase.leaving)
+
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        await _answer(scope, send, 503, "this instance is shutting down", True, self._retry_after)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.service.lifespan_begins()
+
+        async def receive_after_ours() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self.service.lifespan_ends()
+            return message
+
+        async def send_noting(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                self.service.lifespan_started()
+
+        await self.app(scope, receive_after_ours, send_noting)
+
+
+async def _answer(
+    scope: Scope,
+    send: Send,
+    status: int,
+    text: str,
+    close: bool,
+    *headers: tuple[bytes, bytes],
+) -> None:
+    body = text.encode() + b"\n"
+    start = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        *headers,
+    ]
+    await send(
+        {"type": "http.response.start", "status": status, "headers": _closing(scope, start) if close else start},
+    )
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+def _closing(scope: Scope, headers: Any) -> list[tuple[bytes, bytes]]:
+    """The headers with `Connection: close`; HTTP/2 and later have no such header (RFC 9113 8.2.2)."""
+    kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
+    return [*kept, _CLOSE] if scope.get("http_version", "1.1").startswith("1") else list(headers)

@@ -1,0 +1,198 @@
+"""`install()`: from settings to a service that leaves in order."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from graceful.network import own_address
+from graceful.servers import uvicorn
+from graceful.service import Coordinator, Mode
+from graceful.settings import load_settings
+from graceful.signals import SignalHold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from graceful.core.registry import Registry
+    from graceful.settings import Settings
+
+__all__ = ["InstallError", "install", "planning"]
+
+_lock = threading.Lock()
+_installed: Coordinator | None = None
+_wired_app: Any = None
+_plan_only = False
+
+
+class InstallError(RuntimeError):
+    """`install()` cannot do what it was asked; the message says what to do instead."""
+
+
+def install(app: Any = None, /, *, registry: Registry | None = None, **settings: Any) -> Coordinator:
+    """Have this process leave in order when it is told to.
+
+    Takes SIGTERM and SIGINT, starts one daemon thread, and opens the socket that the preStop hook finds. Nothing is
+    announced until the service is ready, and no leave begins. Called again without arguments, or with the same ones,
+    it gives the coordinator that is there.
+
+    In a pytest process nothing is started until an application's lifespan begins, and no signal is taken: a test
+    that imports the application touches nothing (`enabled=True` starts everything all the same).
+
+    Args:
+        app: a Starlette or FastAPI application, wired in place. Other ASGI applications: `coordinator.asgi(app)`.
+        registry: a registry of one's own, in place of Eureka.
+        **settings: any field of [`Settings`][graceful.settings.Settings]; they win over the environment.
+
+    Returns:
+        The coordinator.
+
+    Raises:
+        InstallError: off the main thread, a second time with other arguments, or for an app that it cannot wire.
+        SettingsError: for a setting that cannot be used.
+        BudgetError: for a grace period that is shorter than the plan.
+        TypeError: for an argument that does not exist.
+    """
+    global _installed  # noqa: PLW0603  one process leaves once
+    with _lock:
+        if _installed is not None and not settings and registry is None:
+            _wire(app, _installed)
+            return _installed
+        loaded = load_settings(settings)
+        if _installed is not None:
+            _refuse_other(_installed.settings, loaded)
+            _wire(app, _installed)
+            return _installed
+        coordinator = _build(loaded, registry, serves_app=app is not None)
+        _wire(app, coordinator)
+        coordinator.on_uninstall(_forget)
+        coordinator.activate()
+        _installed = coordinator
+        return coordinator
+
+
+def _build(settings: Settings, registry: Registry | None, *, serves_app: bool) -> Coordinator:
+    mode = _mode(settings)
+    make_registry = _registry_factory(settings, registry)
+    plan = settings.plan(registry=make_registry is not None)
+    if settings.grace_period is not None and not _plan_only:
+        plan.check(settings.grace_period)
+    if mode is Mode.ACTIVE and settings.hold_signals and threading.current_thread() is not threading.main_thread():
+        raise InstallError(
+            f"install() was called in thread {threading.current_thread().name!r}, but Python sets signal handlers in "
+            "the main thread only: call it where the application is imported or created, or pass hold_signals=False "
+            "and call coordinator.drain() when SIGTERM comes"
+        )
+    return Coordinator(
+        settings,
+        mode=mode,
+        make_registry=make_registry,
+        signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
+        serves_app=serves_app,
+    )
+
+
+def _mode(settings: Settings) -> Mode:
+    if _plan_only or settings.enabled is False:
+        return Mode.INERT
+    # PYTEST_VERSION is pytest's own sign that code runs within it, but its child processes inherit the variable.
+    in_pytest = "PYTEST_VERSION" in os.environ and "pytest" in sys.modules
+    return Mode.DEFERRED if in_pytest and settings.enabled is None else Mode.ACTIVE
+
+
+def _registry_factory(settings: Settings, registry: Registry | None) -> Callable[[], Registry] | None:
+    if registry is not None:
+        return lambda: registry
+    if not settings.eureka_url:
+        return None
+
+    def make() -> Registry:
+        # Imported here: a service without Eureka does not pay for it.
+        from graceful.eureka.instance import Instance  # noqa: PLC0415
+        from graceful.eureka.registration import EurekaRegistration  # noqa: PLC0415
+
+        instance = Instance(
+            app=settings.app_name or "",
+            ip=settings.ip_addr or own_address(),
+            port=settings.port or 0,
+            hostname=settings.hostname or "",
+            instance_id=settings.instance_id or "",
+            health_path=settings.readyz_path or "/",
+            status_path=settings.livez_path or "/",
+            renewal_interval=max(1, round(settings.heartbeat_interval)),
+            lease_duration=max(1, round(settings.lease_duration)),
+        )
+        return EurekaRegistration(
+            [url.raw for url in settings.eureka_url], instance, heartbeat_interval=settings.heartbeat_interval
+        )
+
+    return make
+
+
+def _refuse_other(installed: Settings, asked: Settings) -> None:
+    differing = [name for name in type(asked).model_fields if getattr(asked, name) != getattr(installed, name)]
+    if differing:
+        raise InstallError(
+            f"graceful is installed already, with other settings ({', '.join(differing)}): call install() once, or "
+            "coordinator.uninstall() first; install() without arguments gives the coordinator that is there"
+        )
+
+
+def _wire(app: Any, coordinator: Coordinator) -> None:
+    """Put our middleware around a Starlette application's whole stack, so that it stays outermost.
+
+    `app.add_middleware` would not do: what is added later would stand outside of ours and be neither counted nor
+    refused.
+    """
+    global _wired_app  # noqa: PLW0603
+    if app is None or app is _wired_app:
+        return
+    build = getattr(app, "build_middleware_stack", None)
+    if build is None:
+        raise InstallError(
+            f"install() wires Starlette and FastAPI applications, not {type(app).__name__}; for any other ASGI "
+            "application call coordinator = install() and serve coordinator.asgi(app)"
+        )
+    if getattr(app, "middleware_stack", None) is not None:
+        app.middleware_stack = coordinator.asgi(app.middleware_stack)
+    app.build_middleware_stack = lambda: coordinator.asgi(build())
+    _wired_app = app
+
+    def unwire() -> None:
+        del app.build_middleware_stack
+        app.middleware_stack = None
+
+    coordinator.on_uninstall(unwire)
+
+
+def _forget() -> None:
+    global _installed, _wired_app  # noqa: PLW0603
+    _installed = _wired_app = None
+
+
+@contextmanager
+def planning() -> Iterator[Callable[[], Coordinator | None]]:
+    """Have `install()` make a plan only: no thread, no signal, no socket. For commands that import an application.
+
+    Yields:
+        What gives the coordinator that was installed meanwhile, or None.
+    """
+    global _plan_only  # noqa: PLW0603
+    _plan_only = True
+    try:
+        yield lambda: _installed
+    finally:
+        _plan_only = False
+
+
+def _reset_after_fork() -> None:
+    global _lock  # noqa: PLW0603  a thread that is gone may have held it
+    _lock = threading.Lock()
+    if _installed is not None:
+        _installed.reset_after_fork()
+
+
+os.register_at_fork(after_in_child=_reset_after_fork)

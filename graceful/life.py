@@ -1,0 +1,147 @@
+"""One life of a service: its state, from the start-up to the report."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from graceful.core.callbacks import CallbackStack
+from graceful.core.inflight import InFlight
+from graceful.core.report import DrainReport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from graceful.core.callbacks import CallbackRecord, RegisteredCallback
+    from graceful.core.inflight import Work
+    from graceful.core.leave import Leave
+    from graceful.core.phases import Lifecycle
+    from graceful.core.registry import RegistryOutcome
+
+__all__ = ["Changes", "HookVisit", "Life"]
+
+
+class Changes:
+    """Lets tasks of one event loop wait until a condition holds, whoever changed what it looks at."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def notify(self) -> None:
+        """Something has changed. On the event loop only."""
+        event, self._event = self._event, anyio.Event()
+        event.set()
+
+    async def until(self, holds: Callable[[], object], deadline: float | None = None) -> bool:
+        """Wait until a condition holds, or the deadline is there.
+
+        Args:
+            holds: looked at now and after every change.
+            deadline: an instant of the event loop's clock, or None to wait without a limit of its own.
+
+        Returns:
+            Whether it holds.
+        """
+        scope = anyio.CancelScope() if deadline is None else anyio.CancelScope(deadline=deadline)
+        with scope:
+            while not holds():
+                await self._event.wait()
+        return bool(holds())
+
+
+@dataclass
+class Life:
+    """What belongs to one life of the service; a test client may give one process several.
+
+    `lifecycle`, `leave` and `waiting_hooks` change under the coordinator's lock or on its event loop; the rest on its
+    event loop only, but for `late_requests`, which the requests count.
+    """
+
+    lifecycle: Lifecycle
+    drain_callbacks: list[RegisteredCallback] = field(default_factory=list)
+    cleanup_callbacks: CallbackStack = field(default_factory=CallbackStack)
+    in_flight: InFlight = field(default_factory=InFlight)
+    leave: Leave | None = None
+    late_requests: int = 0
+    withdrawn: RegistryOutcome | None = None
+    deregistered: RegistryOutcome | None = None
+    unfinished: tuple[Work, ...] = ()
+    records: list[CallbackRecord] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    journal: list[str] = field(default_factory=list)
+    waiting_hooks: int = 0
+    wait_is_over: bool = False
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def hook_waits(self) -> bool:
+        """Whether a hook is connected that must not be gone yet: its SIGTERM would be the kubelet giving up on it."""
+        return self.waiting_hooks > 0 and not self.wait_is_over
+
+    def report(self, now: float, *, overdue: bool = False) -> DrainReport:
+        """How the leave went so far."""
+        return DrainReport(
+            reason=self.leave.reason if self.leave else "",
+            durations=self.lifecycle.durations(now),
+            late_requests=self.late_requests,
+            withdrawn=self.withdrawn,
+            deregistered=self.deregistered,
+            unfinished=self.in_flight.snapshot() if overdue else self.unfinished,
+            callbacks=tuple(self.records),
+            problems=tuple(self.problems),
+            overdue=overdue,
+            now=now,
+        )
+
+
+class HookVisit:
+    """One hook that waits for the propagation wait to be over: what the control socket needs of the coordinator."""
+
+    def __init__(self, life: Life, changes: Changes, clock: Callable[[], float]) -> None:
+        self._life = life
+        self._changes = changes
+        life.waiting_hooks += 1
+        self.within = self._within(clock())
+
+    def _within(self, now: float) -> float:
+        leave = self._life.leave
+        if leave is None or self._life.wait_is_over:
+            return 0.0
+        longest = leave.budget.plan.announce + leave.budget.plan.propagation
+        return max(0.0, min(longest, leave.budget.latest_wait(now) - now))
+
+    async def messages(self) -> AsyncIterator[str]:
+        """What has happened since the leave began, and what happens until the wait is over."""
+        told = 0
+        journal = self._life.journal
+        while True:
+            for line in journal[told:]:
+                yield line
+                told += 1
+            if self._life.wait_is_over and told == len(journal):
+                return
+            await self._changes.until(partial(self._has_news, told))
+
+    def _has_news(self, told: int) -> bool:
+        return self._life.wait_is_over or len(self._life.journal) > told
+
+    def summary(self) -> tuple[bool, str]:
+        """Whether the instance is out of service for sure, and a line that says so."""
+        life = self._life
+        unverified = life.withdrawn is not None and not all(each.verified for each in life.withdrawn.servers)
+        if life.problems or unverified:
+            return False, life.problems[0] if life.problems else f"OUT_OF_SERVICE {life.withdrawn}"
+        return True, "the wait is over: nobody calls any more, ready for SIGTERM"
+
+    def answered(self) -> None:
+        """The hook has its answer."""
+        self._life.waiting_hooks -= 1
+
+    def lost(self) -> None:
+        """The hook is gone without an answer; its SIGTERM will not mean that the grace period is over."""
+        self._life.waiting_hooks -= 1
+        self._changes.notify()

@@ -1,0 +1,306 @@
+"""The coordinator as users hold it: the drain coordinator with its thread, its signals, its hook and its manifest."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import os
+import signal
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio import to_thread
+from anyio.lowlevel import current_token
+
+from graceful.calling import AppCaller
+from graceful.control import close_inherited, serve_control
+from graceful.coordinator import DrainCoordinator
+from graceful.core.callbacks import RegisteredCallback
+from graceful.core.leave import Trigger
+from graceful.core.phases import Phase
+from graceful.exiting import exit_with_report
+from graceful.http.asgi import GracefulMiddleware
+from graceful.kubernetes.manifest import Snippets
+from graceful.readiness import Readiness
+from graceful.runtime import Runtime
+from graceful.selfcheck import report_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from graceful.core.budget import Plan
+    from graceful.core.registry import Registry
+    from graceful.core.report import DrainReport
+    from graceful.http.asgi import ASGIApp
+    from graceful.settings import Settings
+    from graceful.signals import SignalHold
+
+    Function = TypeVar("Function", bound=Callable[[], Any])
+
+__all__ = ["Coordinator", "Mode"]
+
+logger = logging.getLogger("graceful.service")
+
+_STOP_SLACK = 1.0
+
+
+class Mode(enum.Enum):
+    """What `install()` starts."""
+
+    ACTIVE = "everything, at once"
+    DEFERRED = "nothing until an application's lifespan begins, and never a signal handler or a hard exit"
+    INERT = "nothing at all"
+
+
+class Coordinator(DrainCoordinator):
+    """What `install()` gives: the service's phase, its callbacks, its in-flight work and its manifest.
+
+    Every method may be called from any thread, but `uninstall` of a service whose signals are held: from the main one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        mode: Mode,
+        make_registry: Callable[[], Registry] | None,
+        signals: SignalHold | None,
+        serves_app: bool,
+    ) -> None:
+        self.settings = settings
+        self._mode = mode
+        self._signals = signals if mode is Mode.ACTIVE else None
+        self._has_registry = make_registry is not None
+        self._unwire: list[Callable[[], None]] = []
+        self._runtime = Runtime(self._main)
+        caller = AppCaller()
+        hosts = ("127.0.0.1", "::1", *([settings.ip_addr] if settings.ip_addr else []))
+        readiness = Readiness(
+            caller,
+            port=settings.port,
+            hosts=hosts,
+            serves_app=serves_app,
+            check_timeout=settings.readiness_timeout,
+        )
+        super().__init__(
+            lambda: self.plan,
+            grace_period=lambda: settings.effective_grace_period(self.plan),
+            readiness=readiness,
+            caller=caller,
+            make_registry=make_registry,
+            exit_process=self._end_process,
+        )
+
+    # For users
+
+    @property
+    def in_flight(self) -> int:
+        """How many units of work are in flight now."""
+        return len(self.life.in_flight)
+
+    @property
+    def plan(self) -> Plan:
+        """How long each part of the leave may take, with the cleanup callbacks registered so far."""
+        return self.settings.plan(registry=self._has_registry, cleanup=self.cleanup_timeouts)
+
+    @property
+    def snippets(self) -> Snippets:
+        """The matching Kubernetes manifest: `print(coordinator.snippets.patch)`."""
+        return Snippets(self.settings, self.plan)
+
+    def on_drain(self, function: Function | None = None, *, timeout: float | None = None) -> Any:
+        """Have a function called when the lame duck is over: stop consuming, stop fetching.
+
+        All of them run at the same time, while what is in flight finishes. A decorator, bare or with a timeout.
+
+        Args:
+            function: sync or async, without arguments. An async one runs in the application's event loop.
+            timeout: upper bound in seconds; by default `drain_timeout`.
+
+        Raises:
+            TypeError: if `function` is not callable.
+            ValueError: if `timeout` is not more than 0.
+        """
+        return _decorator(function, timeout, self.add_drain_callback)
+
+    def on_cleanup(self, function: Function | None = None, *, timeout: float | None = None) -> Any:
+        """Have a function called when nothing is in flight any more: close pools, flush.
+
+        One after the other, last registered first; one that fails or hangs does not keep the others from running.
+        They run before the application's own teardown. A decorator, bare or with a timeout.
+
+        Args:
+            function: sync or async, without arguments. An async one runs in the application's event loop.
+            timeout: upper bound in seconds; by default `cleanup_timeout`.
+
+        Raises:
+            TypeError: if `function` is not callable.
+            ValueError: if `timeout` is not more than 0.
+        """
+        return _decorator(function, timeout, self.add_cleanup_callback)
+
+    def readiness_check(self, function: Function | None = None, *, timeout: float | None = None) -> Any:
+        """Add a check to the readiness: it fails by raising, by returning False, or by taking too long.
+
+        Args:
+            function: sync or async, without arguments. An async one runs in the application's event loop.
+            timeout: upper bound in seconds; by default `readiness_timeout`.
+
+        Raises:
+            TypeError: if `function` is not callable.
+            ValueError: if `timeout` is not more than 0.
+        """
+        return _decorator(function, timeout, self._readiness.checks.append)
+
+    def ready(self) -> None:
+        """Say that the service is ready: for one without a port. Its checks must still pass."""
+        self._readiness.by_hand = True
+
+    def drain(self, reason: str = "drain() was called") -> None:
+        """Begin to leave, as SIGTERM would; returns at once. Nothing happens if the leave has begun already."""
+        if self._mode is Mode.INERT:
+            logger.warning("drain() does nothing: graceful is switched off in this process")
+            return
+        self.begin(Trigger.CALL, reason)
+
+    @contextmanager
+    def track(self, name: str) -> Iterator[None]:
+        """Count a unit of work as in flight: `with coordinator.track("job 42"):`, or as a decorator.
+
+        Raises:
+            NotAcceptingError: from the moment on at which the drain accepts no new work.
+        """
+        key = self.enter(name)
+        try:
+            yield
+        finally:
+            self.leave(key)
+
+    def asgi(self, app: ASGIApp) -> ASGIApp:
+        """Wrap an ASGI application: serve the result instead of it."""
+        if self._mode is Mode.INERT:
+            return app
+        self._readiness.serves_app = True
+        return GracefulMiddleware(
+            app,
+            self,
+            livez_path=self.settings.livez_path if self.settings.probes else None,
+            readyz_path=self.settings.readyz_path if self.settings.probes else None,
+            retry_after=self.settings.retry_after,
+        )
+
+    def uninstall(self) -> None:
+        """Put everything back: the thread, the hook's socket, the signal handlers, the application. No leave begins."""
+        self._runtime.stop()
+        if self._signals is not None:
+            self._signals.uninstall()
+        while self._unwire:
+            self._unwire.pop()()
+
+    # For install()
+
+    def activate(self) -> None:
+        """Hold the signals and start the thread; in an inert or deferred service, do nothing."""
+        if self._mode is not Mode.ACTIVE:
+            return
+        if self._signals is not None:
+            self._signals.install()
+        with suppress(anyio.NoEventLoopError):  # installed at import: the lifespan's loop will be the application's
+            self.adopt_loop()
+        self._runtime.start()
+
+    def adopt_loop(self) -> None:
+        """Take the event loop that runs here for the application's."""
+        self._caller.adopt(current_token())
+
+    def on_uninstall(self, function: Callable[[], None]) -> None:
+        """Have `uninstall` call a function."""
+        self._unwire.append(function)
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: nothing of the parent's is ours, until an application's lifespan begins here."""
+        close_inherited()
+        self._runtime.reset_after_fork()
+        self._caller.forget()
+        self.new_life()
+
+    # For the middleware
+
+    async def reason_not_ready(self) -> str | None:
+        """Why the service must get no new callers now, or None."""
+        phase = self.phase
+        if phase is Phase.SERVING:
+            return await self._readiness.failing_check()
+        if phase is Phase.STARTING and not self._readiness.starting:
+            # Without a lifespan a request is what shows that the server has started.
+            self._readiness.started = True
+        return str(phase.value)
+
+    def lifespan_begins(self) -> None:
+        """The application's lifespan begins, in its event loop."""
+        if self.life.stopped.is_set() and self.server_stopped_first:
+            self.new_life()
+        self.adopt_loop()
+        self._readiness.starting = True
+        if self._signals is not None and threading.current_thread() is threading.main_thread():
+            self._signals.install()
+            self._signals.ensure()
+        self._runtime.start()
+
+    def lifespan_started(self) -> None:
+        """The application's start-up has completed."""
+        self._readiness.started = True
+
+    async def lifespan_ends(self) -> None:
+        """The server stops; returns when everything that comes before the application's own teardown is done."""
+        if not self._runtime.running:
+            return
+        stopped = self.server_stops()
+        limit = max(0.0, self.remaining) + _STOP_SLACK
+        if not await to_thread.run_sync(stopped.wait, limit, abandon_on_cancel=True):
+            logger.warning("the leave was not over when the application's teardown had to begin")
+        if self.server_stopped_first:
+            self._runtime.stop()
+            if self._signals is not None:
+                self._signals.uninstall()
+
+    # In the thread
+
+    async def _main(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.enforce_deadline)
+            tasks.start_soon(self._pump_signals)
+            tasks.start_soon(serve_control, self)
+            report_plan(self.settings, self.plan, os.environ)
+            await self.run(loop.call_soon_threadsafe)
+            if self.server_stopped_first:
+                tasks.cancel_scope.cancel()
+            elif self._signals is not None:
+                self._signals.release(self.signum, remaining=max(0.0, self.remaining))
+            # The thread stays: a later signal must not reach the server, and the deadline must be kept.
+
+    async def _pump_signals(self) -> None:
+        if self._signals is None:
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._signals.watch)
+            async for signum in self._signals.receive():
+                self.signalled(signal.Signals(signum))
+
+    def _end_process(self, status: int, report: DrainReport) -> None:
+        if self._mode is Mode.ACTIVE:
+            exit_with_report(status, report)
+        else:
+            logger.error("the process would be ended now: %s", report)
+
+
+def _decorator(function: Function | None, timeout: float | None, add: Callable[[RegisteredCallback], None]) -> Any:
+    def decorate(decorated: Function) -> Function:
+        add(RegisteredCallback.checked(decorated, timeout))
+        return decorated
+
+    return decorate if function is None else decorate(function)
