@@ -363,10 +363,26 @@ def _can_be_held(signum: int, handler: Handler) -> bool:
     return handler != signal.SIG_IGN or signum == signal.SIGURG
 
 
-def _free_forked_child() -> None:
+def _before_fork() -> None:
+    """Keep the held signals off this thread while it forks.
+
+    A signal that reaches the child ahead of `_after_fork_in_child` would still find our handler, and the interpreter
+    forgets what is pending in a new child: `terminate()` right after `start()` would do nothing. Blocked, it waits.
+    """
+    held = frozenset[int]().union(*(hold._signals for hold in tuple(_installed)))  # noqa: SLF001  the module's own class
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+
+
+def _after_fork_in_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _after_fork_in_child() -> None:
     """Leave a forked child as if nothing had been installed: `terminate()` has to end the child, not the parent."""
-    for hold in list(_installed):
+    for hold in tuple(_installed):
         hold._leave_forked_child()  # noqa: SLF001  the module's own class
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
 
 
-os.register_at_fork(after_in_child=_free_forked_child)
+_forking = threading.local()
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

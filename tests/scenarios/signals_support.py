@@ -1,7 +1,8 @@
 """What the signal scenarios share: a hold, and a thread that does what the coordinator would.
 
 The thread tells what happens, one word a line on stdout (`held 15`, `releasing`), and takes orders, one a line on
-stdin: `release`, `uninstall`, `tell-when-taken` (our handler is over a server's).
+stdin: `release`, `uninstall`, `tell-when-taken` (our handler is over a server's), `finish` (what the
+scenario waits for).
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ class Keeper:
 
     def __init__(self) -> None:
         self.hold = SignalHold(owners=[UvicornOwner()])
+        self.finish = threading.Event()
         self._first: int | None = None
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
-    def start(self) -> Keeper:
+    def start(self) -> None:
         self.hold.install()
+        say("installed")
         self._thread.start()
-        return self
 
     def _run(self) -> None:
         # As the process ends the daemon thread's loop may find its executor gone.
@@ -74,6 +76,8 @@ class Keeper:
             elif order == "tell-when-taken":
                 await _taken_back()
                 say("taken-back")
+            elif order == "finish":
+                self.finish.set()
             elif order == "uninstall":
                 self.hold.uninstall()
                 say("uninstalled")

@@ -39,6 +39,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         say("lifespan-end", *(server.config.timeout_graceful_shutdown for server in servers))
         await send({"type": "lifespan.shutdown.complete"})
         return
+    if scope["path"] == "/slow":
+        say("slow-begins")
+        await asyncio.to_thread(keeper.finish.wait)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
