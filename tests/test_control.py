@@ -94,7 +94,8 @@ class App:
         client.settimeout(20)
         try:
             client.connect(self.address)
-            client.sendall(data)
+            if data:
+                client.sendall(data)
         except OSError:
             client.close()
             raise
