@@ -39,6 +39,12 @@ def eureka_server_basic(request: pytest.FixtureRequest, eureka_servers: EurekaSe
 
 
 @pytest.fixture(scope="session", params=[REAL])
+def real_eureka(request: pytest.FixtureRequest, eureka_servers: EurekaServers) -> RunningEureka:
+    """The real server of `eureka_server`, for tests that need it beside another."""
+    return _server(request, eureka_servers, "open")
+
+
+@pytest.fixture(scope="session", params=[REAL])
 def real_eureka_csrf(request: pytest.FixtureRequest, eureka_servers: EurekaServers) -> RunningEureka:
     """A real Eureka behind basic auth that was set up wrong: CSRF protection refuses every change."""
     return _server(request, eureka_servers, "csrf")

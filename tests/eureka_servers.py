@@ -270,11 +270,12 @@ def start_embedded_eureka(
     """
     if security == "csrf":
         raise ValueError("the embedded Eureka knows no CSRF protection: use a real one")
-    credentials = (None, None) if security == "open" else (user, password)
+    guarded = security != "open"
+    name, secret = (user, password) if guarded else (None, None)
     with EmbeddedEureka(
         cache_interval=cache_interval,
         eviction_interval=eviction_interval,
-        user=credentials[0],
-        password=credentials[1],
+        user=name,
+        password=secret,
     ) as embedded:
-        yield RunningEureka("embedded", embedded.address, cache_interval, *credentials, embedded=embedded)
+        yield RunningEureka("embedded", embedded.address, cache_interval, name, secret, embedded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Node", "Request"]
 
+UNREADABLE = {
+    JSON: b'{"error": "cannot parse request body"}',
+    XML: b"<error><message>cannot parse request body</message></error>",
+}
 READABLE_RANGES = {JSON, XML, "application/*", "*/*"}
 
 
@@ -146,12 +151,14 @@ class Node:
 
     def _register(self, app: str, request: Request, now: float) -> Answer:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+        if not media_type and not request.body:
+            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
         if media_type not in (JSON, XML):
             return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
         try:
             instance = read_instance(request.body, media_type, now)
-        except UnreadableBodyError as error:
-            return refusal(HTTPStatus.BAD_REQUEST, message=str(error))
+        except UnreadableBodyError:
+            return Answer(HTTPStatus.BAD_REQUEST, UNREADABLE[media_type], media_type)
         if instance is None:
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
         if problem := _problem(instance, app):
@@ -215,7 +222,11 @@ class Node:
         # Eureka looks for the letters "json" here and negotiates properly for a single instance only.
         media_type = JSON if "json" in request.headers.get("accept", "") else XML
         body = self._cache.get(CacheKey(view, name, media_type), now)
-        return refusal(HTTPStatus.NOT_FOUND) if body is None else Answer(HTTPStatus.OK, body, media_type)
+        if body is None:
+            return refusal(HTTPStatus.NOT_FOUND)
+        if view in ("apps", "delta") and "gzip" in request.headers.get("accept-encoding", ""):
+            return Answer(HTTPStatus.OK, gzip.compress(body, mtime=0), media_type, {"content-encoding": "gzip"})
+        return Answer(HTTPStatus.OK, body, media_type)
 
     def _load(self, key: CacheKey, now: float) -> bytes | None:
         everything = self.registry.applications()
@@ -247,7 +258,7 @@ class Node:
 def refusal(status: HTTPStatus, headers: Mapping[str, str] | None = None, message: str = "") -> Answer:
     """An error in the shape of Spring's error page."""
     page = {"status": status.value, "error": message or status.phrase}
-    return Answer(status, json.dumps(page).encode(), JSON, headers or {})
+    return Answer(status, json.dumps(page, separators=(",", ":")).encode(), JSON, headers or {})
 
 
 def _problem(instance: Instance, app: str) -> str | None:
@@ -266,12 +277,12 @@ def _problem(instance: Instance, app: str) -> str | None:
 
 
 def _shown(lease: Lease | None, request: Request) -> Answer:
-    """One instance straight from the registry, in the format that the caller prefers; XML when it does not care."""
+    """One instance straight from the registry, in the format that the caller prefers; XML if it does not care."""
     if lease is None:
         return refusal(HTTPStatus.NOT_FOUND)
     accepted = request.accepted
-    others = [quality for name, quality in accepted.items() if name != JSON]
-    media_type = JSON if accepted.get(JSON, 0) > max(others, default=0) else XML
+    preferred = max(accepted, key=lambda name: (accepted[name], name in (JSON, XML)))
+    media_type = JSON if preferred == JSON else XML
     return Answer(HTTPStatus.OK, instance_view(lease, media_type), media_type)
 
 

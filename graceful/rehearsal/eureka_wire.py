@@ -37,7 +37,7 @@ XML = "application/xml"
 
 PACKAGE = "com.netflix.appinfo."
 DEFAULT_DATA_CENTER = PACKAGE + "InstanceInfo$DefaultDataCenterInfo"
-DATA_CENTER_CLASSES = {DEFAULT_DATA_CENTER, PACKAGE + "MyDataCenterInfo", PACKAGE + "AmazonInfo"}
+AMAZON_DATA_CENTER = PACKAGE + "AmazonInfo"
 DATA_CENTER_NAMES = {"Netflix", "Amazon", "MyOwn", None}
 # The optional fields that the registry passes on as they are, in the order of the wire.
 LEADING_TEXTS = ("appGroupName", "homePageUrl", "statusPageUrl", "healthCheckUrl", "secureHealthCheckUrl")
@@ -88,8 +88,10 @@ def _read_xml(body: bytes) -> dict[str, Any]:
     for element in root:
         if element.tag in ("port", "securePort"):
             fields[element.tag] = {"$": element.text, "@enabled": element.get("enabled", "true")}
-        elif element.tag in ("metadata", "leaseInfo"):
-            fields[element.tag] = {child.tag: child.text or "" for child in element}
+        elif element.tag == "metadata":
+            fields[element.tag] = {_key_of(child.tag): child.text or "" for child in element}
+        elif element.tag == "leaseInfo":
+            fields[element.tag] = {child.tag: child.text for child in element}
         elif element.tag == "dataCenterInfo":
             fields[element.tag] = _data_center_of_xml(element)
     return fields
@@ -130,17 +132,21 @@ def _instance(fields: Mapping[str, Any], now: float) -> Instance:
 def _data_center(document: Any) -> DataCenter | None:
     if document is None:
         return None
-    center = DataCenter(document["@class"], document.get("name"), _texts(document.get("metadata")) or None)
-    if center.class_name not in DATA_CENTER_CLASSES or center.name not in DATA_CENTER_NAMES:
+    class_name, name = document["@class"], document.get("name")
+    if name not in DATA_CENTER_NAMES:
         raise UnreadableBodyError
-    return center
+    if class_name == AMAZON_DATA_CENTER:
+        return DataCenter(class_name, name, _texts(document["metadata"]))
+    if class_name not in (DEFAULT_DATA_CENTER, PACKAGE + "MyDataCenterInfo"):
+        raise UnreadableBodyError
+    return DataCenter(DEFAULT_DATA_CENTER, name)
 
 
 def _port(document: Any, missing: Port) -> Port:
     if document is None:
         return missing
-    enabled = document.get("@enabled", missing.enabled)
-    return Port(_number(document.get("$"), otherwise=0), enabled=str(enabled).lower() == "true")
+    enabled = document.get("@enabled", missing.enabled) in (True, "true")
+    return Port(_number(document.get("$"), otherwise=0), enabled=enabled)
 
 
 def _status(value: Any, missing: InstanceStatus) -> InstanceStatus:
@@ -266,7 +272,7 @@ def _write(root: str, document: Mapping[str, Any], media_type: str) -> bytes:
 
 def _element(name: str, value: Any) -> ET.Element:
     """The XML of a JSON document: `@x` is an attribute, `$` the text, a list repeats its element."""
-    element = ET.Element(_tag(name))
+    element = ET.Element("overriddenstatus" if name == "overriddenStatus" else name)
     if not isinstance(value, dict):
         element.text = str(value)
         return element
@@ -276,12 +282,24 @@ def _element(name: str, value: Any) -> ET.Element:
         elif key == "$":
             element.text = str(item)
         else:
-            element.extend(_element(key, each) for each in (item if isinstance(item, list) else [item]))
+            tag = _tag_of(key) if name == "metadata" else key
+            element.extend(_element(tag, each) for each in (item if isinstance(item, list) else [item]))
     return element
 
 
-def _tag(name: str) -> str:
-    """The name as XML spells it; a metadata key may hold characters that no tag may."""
-    if name == "overriddenStatus":
-        return "overriddenstatus"
-    return re.sub(r"[^\w.-]", lambda found: f"_.{ord(found[0]):04x}", name)
+def _tag_of(key: str) -> str:
+    """A metadata key as a tag, escaped as XStream does: a key may hold characters that no tag may."""
+
+    def escape(found: re.Match[str]) -> str:
+        return {"_": "__", "$": "_-"}.get(found[0], f"_.{ord(found[0]):04x}")
+
+    return re.sub(r"^[\d.-]|_|[^\w.-]", escape, key)
+
+
+def _key_of(tag: str) -> str:
+    """The metadata key that `_tag_of` escaped."""
+
+    def unescape(found: re.Match[str]) -> str:
+        return {"__": "_", "_-": "$"}.get(found[0]) or chr(int(found[1], 16))
+
+    return re.sub(r"__|_-|_\.([0-9a-f]{4})", unescape, tag)
