@@ -84,6 +84,7 @@ class EurekaRegistration:
         self._dirty_timestamp: int | None = None
         self._confirmed = False
         self._may_clear_override = True
+        self._alarm: str | None = None
         self._outage = False
 
     @property
@@ -203,24 +204,26 @@ class EurekaRegistration:
         await self._confirm(server)
 
     async def _confirm(self, server: Server) -> None:
-        """Read the registration back: a 204 does not mean UP."""
+        """Read the registration back: a 204 does not mean UP, and a page in front of Eureka may answer anything.
+
+        Raises:
+            EurekaError: it cannot be read back, so that this server is not to be relied on.
+        """
         instance = self._instance
-        try:
-            status = await server.read(instance.app, instance.instance_id)
-        except EurekaError as error:
-            logger.warning("registered, but not read back: %s", error, extra=_extra(server))
-            return
+        status = await server.read(instance.app, instance.instance_id)
         if status is Status.UP:
             self._confirmed = True
             self._may_clear_override = False
+            self._alarm = None
             logger.info("%s is UP on %s", instance.instance_id, server.name, extra=_extra(server))
         elif status is not None and self._may_clear_override:
             await self._clear_override(server, status)
-        else:
+        elif self._alarm != (alarm := status or "absent"):
+            self._alarm = alarm
             logger.warning(
                 "callers are not sent here: %s is %s on %s although it was registered as UP",
                 instance.instance_id,
-                status or "absent",
+                alarm,
                 server.name,
                 extra=_extra(server),
             )

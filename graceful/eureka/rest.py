@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from enum import StrEnum
 from functools import partial
 from types import ModuleType, SimpleNamespace
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["EurekaError", "Server", "Status"]
 
 
+# A whole path segment: a slash would make it two.
+_quote = partial(quote, safe="")
+
+
 class Status(StrEnum):
     """What Eureka can say of an instance."""
 
@@ -36,8 +41,8 @@ class Status(StrEnum):
 class Server:
     """One server's REST API. Every call is one exchange, bounded by `try_timeout`, and raises unless it was done.
 
-    Payloads, addresses and the reading of answers are py_eureka_client's (`eureka_basic`); the exchange is ours. It is
-    imported with the first call, in a worker thread, because it takes a third of a second.
+    What is sent is made by py_eureka_client (`eureka_basic`), which is imported with the first change, in a worker
+    thread, because that takes a third of a second. The exchange is ours.
 
     Args:
         url: the base URL, e.g. `http://user:password@eureka:8761/eureka`.
@@ -127,15 +132,19 @@ class Server:
         Raises:
             EurekaError: the server did not say.
         """
+        # Not by get_app_instance: it reads XML, and there the server says DOWN for OUT_OF_SERVICE and for UNKNOWN, to
+        # spare clients of its first version (V1AwareInstanceInfoConverter; seen on Spring Cloud Eureka Server 5.0.2).
+        target = f"{self._address.path}/apps/{_quote(app)}/{_quote(instance_id)}"
         try:
-            record = await self._ask(lambda basic, path: basic.get_app_instance(path, app, instance_id))
+            answer = await self._transport.urlopen(Request(target, {"Accept": "application/json"}))
         except EurekaError as error:
             if error.status == 404:
                 return None
             raise
-        if record is None or record.instanceId != instance_id:
-            raise self._transport.error("the answer is not the instance that was asked for")
-        return Status(record.status) if record.status in Status.__members__ else Status.UNKNOWN
+        status = _status_in(answer.body_text, instance_id)
+        if status is None:
+            raise self._transport.error("the answer is not the instance that was asked for (is this Eureka?)")
+        return status
 
     async def _ask(self, call: Callable[[Any, str], Awaitable[Any]]) -> Any:
         try:
@@ -145,8 +154,8 @@ class Server:
         except EurekaError:
             raise
         except Exception as error:
-            # Their reader raises whatever the text leads it to; all of it is this server's failure and nobody else's.
-            raise self._transport.error(f"the answer is not Eureka's ({type(error).__name__})") from error
+            # Whatever goes wrong on the way is this server's failure, and must not keep the others from being asked.
+            raise self._transport.error(f"the call fails ({type(error).__name__})") from error
 
 
 def _load_basic(transport: Transport) -> ModuleType:
@@ -162,9 +171,21 @@ def _load_basic(transport: Transport) -> ModuleType:
     spec.loader.exec_module(basic)
     basic.http_client = SimpleNamespace(HttpRequest=Request, http_client=transport)
     # Theirs leaves a slash as it is, and an instance id with one would be another path.
-    basic.quote = partial(quote, safe="")
+    basic.quote = _quote
     module: ModuleType = basic
     return module
+
+
+def _status_in(text: str, instance_id: str) -> Status | None:
+    """The status in a JSON answer; None if the answer is not about this instance: a login page's 200, for example."""
+    try:
+        instance = json.loads(text)["instance"]
+        if instance["instanceId"] != instance_id:
+            return None
+        known = instance["status"] in Status.__members__
+        return Status(instance["status"]) if known else Status.UNKNOWN
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def _record(basic: Any, instance: Instance, dirty_timestamp: int) -> Any:
