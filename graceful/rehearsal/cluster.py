@@ -103,8 +103,8 @@ class Machine:
         self._files.close()
 
     def log(self, name: str) -> IO[bytes]:
-        """The file that the output of `name` is appended to."""
-        return self._files.enter_context((self._logs / f"{name}.log").open("ab"))
+        """The file for the output of `name`, which is new to this machine."""
+        return self._files.enter_context((self._logs / f"{name}.log").open("wb"))
 
     def log_tail(self, name: str) -> str:
         """The last of what `name` has written."""

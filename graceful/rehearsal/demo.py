@@ -107,7 +107,7 @@ def _factor(text: str) -> float:
     except (ValueError, ZeroDivisionError):
         factor = 0.0
     if not 0 < factor <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no factor; expected more than 0 and at most 1, such as 1/24")
+        raise argparse.ArgumentTypeError(f"{text!r} is no factor; expected more than 0 and at most 1, such as 1/25")
     return factor
 
 
@@ -122,7 +122,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = [way.name for way in WAYS]
     parser = argparse.ArgumentParser(prog="python -m graceful.rehearsal.demo", description=__doc__)
     parser.add_argument(
-        "--factor", type=_factor, default=defaults.factor, help="what a second of a cache takes here (default: 1/24)"
+        "--factor", type=_factor, default=defaults.factor, help="what a second of a cache takes here (default: 1/25)"
     )
     parser.add_argument("--rate", type=_positive, default=int(defaults.rate), help="requests a second (default: 300)")
     parser.add_argument("--replicas", type=_positive, default=defaults.replicas, help="pods to replace (default: 3)")
@@ -138,7 +138,8 @@ def _introduction(conditions: Conditions) -> str:
         f"Time of the caches scaled by {conditions.factor:.4g} (1/{1 / conditions.factor:.4g}): "
         f"{SPRING_DEFAULTS.bound:g} s until the last caller has heard are {cadence.bound:.2f} s here "
         f"({cadence.server_cache:.2f} server cache + {cadence.fetch:.2f} fetch + "
-        f"{cadence.load_balancer:.2f} load balancer).\n"
+        f"{cadence.load_balancer:.2f} load balancer); {conditions.propagation_delay:.2f} s are waited, "
+        "for this machine's own delays.\n"
         f"{conditions.replicas} replicas, {conditions.callers} callers, {conditions.rate:g} requests/s, "
         f"never retried; SIGKILL after {conditions.grace_period:g} s."
     )
