@@ -18,6 +18,8 @@ This module knows nothing of phases or of what is to be done between the signal 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import logging
 import os
 import signal
@@ -26,6 +28,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from graceful._forking import inherited
 from graceful._owners import Handover, Layer, OwnerAdapter, end_program, is_loop_handler, is_nobody
 from graceful._wakeup import Pipe, WakeupTap, readable
 
@@ -43,11 +46,10 @@ logger = logging.getLogger("graceful.signals")
 _POLL_START_DELAY = 0.05
 _POLL_START_PERIOD = 10.0
 _POLL_LATER_DELAY = 1.0
+# After a release a server puts back what it found, and the process ends: a second SIGTERM would find that.
+_POLL_RELEASED_DELAY = 0.01
 # How long uninstall() in another thread waits for the main thread, which may be inside a long C call.
 _UNINSTALL_TIMEOUT = 1.0
-
-# The holds installed in this process: what a forked child has to be freed of.
-_installed: set[SignalHold] = set()
 
 
 class SignalHold:
@@ -72,18 +74,26 @@ class SignalHold:
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
     ) -> None:
         self._owners = tuple(owners)
-        self._signals = frozenset(signals)
+        self._signals = frozenset[int](signals)
         self._layers: dict[int, list[Layer]] = {}
         self._pid: int | None = None
         self._installed = False
         self._receiving = False
         self._pipe: Pipe | None = None
         self._tap: WakeupTap | None = None
+        self._released = False
+        # Set by a release and at the end: watch() polls faster, or returns. Made anew for each watch().
+        self._hurry = asyncio.Event()
         self._reported: set[int] = set()
         # What the main thread is asked to do. A deque, since a handler may interrupt its own thread anywhere.
         self._requests: deque[Callable[[FrameType | None], None]] = deque()
         # While a signal is handed over: until when its owner may take. Read by the layers beneath (see _arrived).
         self._handing_over: dict[int, float] = {}
+
+    @property
+    def signals(self) -> frozenset[int]:
+        """The signals that are held."""
+        return self._signals
 
     # -- in the main thread ------------------------------------------------------------------------------------------
 
@@ -104,11 +114,13 @@ class SignalHold:
         self._pipe = Pipe()
         self._tap = WakeupTap()
         self._layers = {signum: [] for signum in (*self._signals, signal.SIGURG)}
+        self._released = False
         self._reported.clear()
         self._requests.clear()
         self._pid = os.getpid()
         self._installed = True
-        _installed.add(self)
+        inherited.add(self)
+        atexit.register(self._leave)
         self.ensure()
 
     def ensure(self) -> None:
@@ -183,6 +195,9 @@ class SignalHold:
         tap = self._tap
         if tap is None:
             return
+        self._hurry = asyncio.Event()
+        if self._released:
+            self._hurry.set()
         forwarder = asyncio.create_task(self._pass_on(tap), name="graceful-signal-tap")
         try:
             started = time.monotonic()
@@ -190,13 +205,22 @@ class SignalHold:
                 if self._requests or self._is_displaced():
                     self._interrupt_main_thread()
                 starting = time.monotonic() < started + _POLL_START_PERIOD
-                await asyncio.wait((forwarder,), timeout=_POLL_START_DELAY if starting else _POLL_LATER_DELAY)
+                await self._pause(_POLL_START_DELAY if starting else _POLL_LATER_DELAY)
         finally:
             forwarder.cancel()
+
+    async def _pause(self, delay: float) -> None:
+        if self._hurry.is_set():
+            await asyncio.sleep(_POLL_RELEASED_DELAY)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._hurry.wait()
 
     async def _pass_on(self, tap: WakeupTap) -> None:
         while tap.pass_on(self._signals):
             await readable(tap.pipe.reading)
+        self._hurry.set()
 
     def release(self, signum: int, *, remaining: float) -> None:
         """Hand the signal to its owner, in the main thread. Returns at once, before the owner has seen it.
@@ -217,6 +241,8 @@ class SignalHold:
         deadline = time.monotonic() + remaining
         self._requests.append(lambda frame: self._hand_over(signum, frame, deadline))
         self._interrupt_main_thread()
+        self._released = True
+        self._hurry.set()
 
     # -- the machinery -----------------------------------------------------------------------------------------------
 
@@ -339,9 +365,23 @@ class SignalHold:
             self._pipe.close_writing()
         # Who still reads from them holds a reference of its own; the last one closes the reading ends.
         self._tap = self._pipe = None
-        _installed.discard(self)
+        inherited.discard(self)
+        atexit.unregister(self._leave)
 
-    def _leave_forked_child(self) -> None:
+    def _leave(self) -> None:
+        """At the interpreter's exit: let a second SIGTERM not change the exit code of a process that obeyed the first.
+
+        The interpreter puts the default action back while it takes itself down, but leaves an ignored signal ignored.
+        SIGINT is a person's, who may want out of an exit that hangs.
+        """
+        if not (self._active and self._released):
+            return
+        self.ensure()
+        for signum in self._signals - {signal.SIGINT}:
+            if self._current_layer(signum) is not None:
+                signal.signal(signum, signal.SIG_IGN)
+
+    def leave_forked_child(self) -> None:
         """Undo in a forked child what it inherited; frames of threads that are no more may hold the pipes."""
         pipe, tap = self._pipe, self._tap
         self._put_back()
@@ -361,28 +401,3 @@ def _can_be_held(signum: int, handler: Handler) -> bool:
     if handler is None:
         return False
     return handler != signal.SIG_IGN or signum == signal.SIGURG
-
-
-def _before_fork() -> None:
-    """Keep the held signals off this thread while it forks.
-
-    A signal that reaches the child ahead of `_after_fork_in_child` would still find our handler, and the interpreter
-    forgets what is pending in a new child: `terminate()` right after `start()` would do nothing. Blocked, it waits.
-    """
-    held = frozenset[int]().union(*(hold._signals for hold in tuple(_installed)))  # noqa: SLF001  the module's own class
-    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-
-
-def _after_fork_in_parent() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
-
-
-def _after_fork_in_child() -> None:
-    """Leave a forked child as if nothing had been installed: `terminate()` has to end the child, not the parent."""
-    for hold in tuple(_installed):
-        hold._leave_forked_child()  # noqa: SLF001  the module's own class
-    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
-
-
-_forking = threading.local()
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
