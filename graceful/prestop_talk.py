@@ -18,27 +18,34 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversation", "Peer"]
 
+# The first two are at most a quarter of the budget each: the rest is needed when nobody answers.
 SEARCH_TIMEOUT = 2.5  # for a process to appear: one that is just starting binds its socket soon
+ANSWER_TIMEOUT = 5.0  # for a process to say that it begins to leave
 SEARCH_DELAY = 0.25  # between two looks for processes, while none has answered
 LOOK_DELAY = 2.0  # between two looks after that: a worker that was replaced has to hear of the leave as well
-ANSWER_TIMEOUT = 5.0  # for a process to say that it begins to leave
 SLACK = 5.0  # beyond the time that a process announced for itself
 
 _ASKED, _REFUSED, _LEAVING, _LEFT, _FAILED, _GONE, _FOREIGN = range(7)
 
 
 class Peer:
-    """A process that was asked to leave."""
+    """A process that was asked to leave.
+
+    Args:
+        address: where it listens.
+        sock: the connection to it.
+        due: the instant until which it is waited for.
+    """
 
     __slots__ = ("answered", "due", "pid", "reader", "sock", "state")
 
-    def __init__(self, address: str, sock: socket.socket) -> None:
+    def __init__(self, address: str, sock: socket.socket, due: float) -> None:
         self.pid = rendezvous.address_pid(address)
         self.sock = sock
         self.reader = wire.LineReader()
         self.state = _ASKED
         self.answered = False  # whether it said that it begins to leave
-        self.due = time.monotonic() + ANSWER_TIMEOUT
+        self.due = due
 
     @property
     def is_open(self) -> bool:
@@ -82,7 +89,7 @@ class Conversation:
 
     def hold(self, environ: Mapping[str, str]) -> None:
         """Ask every process to leave; return when each has answered in full, or its time is over."""
-        search_ends = time.monotonic() + SEARCH_TIMEOUT
+        search_ends = self._in_time(SEARCH_TIMEOUT)
         look_at = 0.0
         while (now := time.monotonic()) < self._deadline:
             if now >= look_at:
@@ -92,6 +99,10 @@ class Conversation:
             if not due and (self.answered or now >= search_ends):
                 return
             self._receive(min(look_at, self._deadline, max(due, default=search_ends)) - now)
+
+    def _in_time(self, timeout: float) -> float:
+        """Return the instant at which a wait for what may never come is over."""
+        return time.monotonic() + min(timeout, (self._deadline - self._started) / 4)
 
     def give_up(self) -> None:
         """Say which processes have not left, after `hold`. They are left alone: what comes next is SIGTERM."""
@@ -131,7 +142,7 @@ class Conversation:
         except OSError:  # it has ended, its socket file is stale, or it has too many waiting
             sock.close()
             return None
-        peer = self._peers[address] = Peer(address, sock)
+        peer = self._peers[address] = Peer(address, sock, self._in_time(ANSWER_TIMEOUT))
         self._poller.register(sock, select.POLLIN)
         if refused:
             self._end(peer, _FOREIGN, f"{rendezvous.show_address(address)} is not asked: {refused}")

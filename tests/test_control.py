@@ -141,6 +141,7 @@ def own_scope(monkeypatch: pytest.MonkeyPatch) -> None:
 def app() -> Iterator[App]:
     with serving(App()) as app:
         yield app
+    assert app.log.empty()  # every session is answered or lost, and that once
 
 
 # --- what a hook gets -----------------------------------------------------------------------------------------------
@@ -261,8 +262,9 @@ def test_client_that_never_reads_is_lost(monkeypatch: pytest.MonkeyPatch) -> Non
         app.serves_a_hook()
 
 
-def test_too_many_connections_are_closed_at_once(app: App) -> None:
+def test_too_many_connections_are_closed_at_once(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever opens them; when they are gone, a hook is served again."""
+    monkeypatch.setattr(control, "_READ_TIMEOUT", 1000)
     idle = [app.connect() for _ in range(control._CONNECTION_LIMIT)]
     with app.connect() as surplus:
         assert read_all(surplus) == b""
@@ -282,6 +284,7 @@ def test_foreign_peer_is_refused_and_said_once(
     app: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The name belongs to the whole pod: a neighbour that tries is worth one warning, not one for each try."""
+    monkeypatch.setattr(control, "_READ_TIMEOUT", 1000)
     monkeypatch.setattr(rendezvous, "refuse_peer", lambda _sock: "it runs in another pid namespace")
     for _ in range(2):
         with app.connect() as client:
