@@ -381,7 +381,7 @@ def test_short_grace_period_leaves_time_to_withdraw(container: Container) -> Non
     container.app("deaf")
     with EmbeddedEureka() as eureka:
         register(eureka)
-        code, lines, _ = container.hook("--grace=8", **identity(eureka.url)).end()
+        code, lines, _ = container.hook("--grace=5", **identity(eureka.url)).end()
         assert status_of(eureka) == "OUT_OF_SERVICE"
     assert code == 0
     assert lines[1].endswith("is OUT_OF_SERVICE")
