@@ -2,7 +2,9 @@
 
 import base64
 import logging
+import os
 import random
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -21,7 +23,7 @@ from graceful.eureka.rest import Server, Status
 from graceful.eureka.status import now_ms
 from graceful.rehearsal.eureka import EmbeddedEureka
 from tests.eureka_raw_server import RawServer, answering, hanging, resetting, trickling
-from tests.eureka_servers import RunningEureka
+from tests.eureka_servers import RunningEureka, start_real_pair, why_no_real_eureka
 
 pytestmark = pytest.mark.anyio
 
@@ -240,6 +242,54 @@ async def test_a_server_that_is_down_at_the_start_is_cleared_before_registering(
         await until(eureka, Status.UP)
 
 
+async def test_independent_servers_are_both_cleared(eureka: EmbeddedEureka, other: EmbeddedEureka) -> None:
+    """What the deletion on one does not take along is deleted on the other too."""
+    for server in (eureka, other):
+        await Server(server.url).register(INSTANCE, now_ms())
+    await registration(eureka.url, other.url).start()
+    for server in (eureka, other):
+        assert await status_on(server) is None
+        assert len(server.requests("DELETE")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.real_eureka
+@pytest.mark.timeout(400)
+async def test_a_replicated_deletion_does_not_meet_the_new_registration(caplog: pytest.LogCaptureFixture) -> None:
+    """Two servers that replicate, a former life on both: the new one is UP on both, and registered once."""
+    if reason := why_no_real_eureka():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+    async def both(servers: list[Server], status: Status | None) -> None:
+        with anyio.fail_after(15):
+            for server in servers:
+                while await server.read(*KEY) is not status:  # noqa: ASYNC110 - it happens in another process
+                    await anyio.sleep(0.05)
+
+    with start_real_pair() as pair:
+        urls = [server.url for server in pair]
+        servers = [Server(url) for url in urls]
+        await servers[0].register(INSTANCE, now_ms())
+        await both(servers, Status.UP)
+        await servers[1].set_status(*KEY, Status.OUT_OF_SERVICE, now_ms())
+        await both(servers, Status.OUT_OF_SERVICE)
+        registry = registration(*urls, heartbeat_interval=0.2, try_timeout=1.5)
+        await registry.start()
+        async with running(registry.serve):
+            await both(servers, Status.UP)
+            # Longer than a replicated deletion would have taken to arrive.
+            await anyio.sleep(1.5)
+            await both(servers, Status.UP)
+            outcome = await registry.withdraw(soon())
+        assert outcome.verdict is Verdict.VERIFIED_ALL
+        async with running(registry.keep_withdrawn):
+            await anyio.sleep(1.0)
+        await both(servers, Status.OUT_OF_SERVICE)
+        assert (await registry.deregister(soon())).verdict is Verdict.VERIFIED_ALL
+        await both(servers, None)
+    assert [message for message in messages(caplog) if "left behind" not in message] == []
+
+
 # --- while serving --------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +375,30 @@ def test_freeze_after_the_loop_has_ended() -> None:
     registry.freeze()
 
 
+async def test_a_register_that_is_not_sent_yet_is_never_sent(
+    eureka: EmbeddedEureka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was still looking up the server's name when the leave began."""
+    registry = registration(eureka.url, try_timeout=5.0)
+    await registry.start()
+    real = socket.getaddrinfo
+    looking_up, go_on = threading.Event(), threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        looking_up.set()
+        go_on.wait(5)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(registry.serve)
+        await anyio.to_thread.run_sync(looking_up.wait)
+        registry.freeze()
+        go_on.set()
+    assert eureka.requests("POST") == []
+    assert registry.announced
+
+
 async def test_a_register_in_flight_is_reckoned_with(eureka: EmbeddedEureka) -> None:
     """What is absent now may be UP in a moment: the withdrawal is verified only after the register has ended."""
     eureka.delay(0.3, method="POST")
@@ -347,6 +421,18 @@ async def test_a_register_that_arrives_after_the_leave_is_undone(
         await Server(eureka.url).register(INSTANCE, now_ms())
         await until(eureka, Status.OUT_OF_SERVICE)
     assert any("is UP again" in message for message in messages(caplog))
+
+
+async def test_an_abandoned_register_is_undone_as_well(eureka: EmbeddedEureka) -> None:
+    """Serving was cancelled while the server still worked on the registration, which it finishes later."""
+    eureka.delay(0.4, method="POST")
+    registry = registration(eureka.url)
+    async with running(registry.serve):
+        await received(eureka, "POST")
+    outcome = await registry.withdraw(soon())
+    assert (outcome.verdict, outcome.servers[0].detail) == (Verdict.VERIFIED_ALL, "absent")
+    async with running(registry.keep_withdrawn):
+        await until(eureka, Status.OUT_OF_SERVICE)
 
 
 async def test_an_evicted_registration_stays_absent(eureka: EmbeddedEureka) -> None:
@@ -491,7 +577,7 @@ async def test_an_instance_that_comes_back_is_deleted_again(
     outcome = await registration(eureka.url).deregister(soon())
     assert outcome.verdict is Verdict.VERIFIED_ALL
     assert len(eureka.requests("DELETE")) == 2
-    assert any("deleting it again" in message for message in messages(caplog))
+    assert any("there again: deleting it" in message for message in messages(caplog))
 
 
 async def test_a_server_that_is_away_at_the_end_is_reported(eureka: EmbeddedEureka, other: EmbeddedEureka) -> None:

@@ -25,9 +25,9 @@ __all__ = ["EurekaRegistration"]
 
 logger = logging.getLogger("graceful.eureka")
 
-# A cancel of a former life that was replicated late would take the new registration with it (peers hear of each other
-# within half a second): the first heartbeat finds out soon, all others come at their interval.
-_FIRST_HEARTBEAT = 5.0
+# The deletion of a former life, replicated late by a peer, takes the new registration with it, and the server that had
+# just confirmed it as UP says nothing: the first heartbeat finds out soon, all others come at their interval.
+_FIRST_HEARTBEAT = 2.0
 
 
 class EurekaRegistration:

@@ -19,12 +19,17 @@ from graceful.eureka.rest import EurekaError, Server, Status
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
+    _Attempt = Callable[[Server], Awaitable[ServerResult]]
+
 __all__ = ["StatusManager", "now_ms"]
 
 logger = logging.getLogger("graceful.eureka")
 
 _WITHDRAWN = frozenset({None, Status.OUT_OF_SERVICE, Status.DOWN})
 """What callers do not send requests to. UNKNOWN and STARTING are not in it: a heartbeat turns them into UP."""
+
+_REPLICATION_DELAY = 1.0
+"""Seconds after which a peer has heard of a deletion if it ever will (0.1 to 0.6 s between two real servers)."""
 
 
 def now_ms() -> int:
@@ -101,14 +106,16 @@ class StatusManager:
         One DELETE for each server; another only if the first was not answered, or if the instance is still, or again,
         there.
         """
-        outcome = await self._everywhere(self._deletion("still there, or there again: deleting it again"), deadline)
+        outcome = await self._everywhere(self._deletion(), deadline)
         self._log("deregister", "deregistered", outcome)
         return outcome
 
     async def clear(self, deadline: float, servers: Iterable[Server] | None = None) -> set[Server]:
         """Delete what a former life left behind, and confirm that it is absent; what is absent already is left alone.
 
-        Deleting takes a status override with it, which would otherwise keep a new life out of service for ever.
+        Deleting takes a status override with it, which would otherwise keep a new life out of service for ever. It is
+        deleted on one server, and on another only where it is still there when peers must have heard of it: a second
+        deletion would be replicated back, and could meet the new registration.
 
         Args:
             deadline: an instant of the event loop's clock.
@@ -118,15 +125,14 @@ class StatusManager:
             The servers that did not confirm by then.
         """
         chosen = tuple(self.servers if servers is None else servers)
-        attempt = self._deletion("left behind by a former life: deleting it", looked_for_first=chosen)
-        outcome = await self._everywhere(attempt, deadline, chosen)
+        outcome = await self._everywhere(self._clearance(), deadline, chosen)
         if outcome.verdict is not Verdict.VERIFIED_ALL:
             self._log("clear", "cleared of what a former life may have left", outcome)
         return {server for server, result in zip(chosen, outcome.servers, strict=True) if not result.verified}
 
     async def _everywhere(
         self,
-        attempt: Callable[[Server], Awaitable[ServerResult]],
+        attempt: _Attempt,
         deadline: float,
         servers: Sequence[Server] | None = None,
     ) -> RegistryOutcome:
@@ -208,11 +214,9 @@ class StatusManager:
         )
         return False
 
-    def _deletion(
-        self, finding: str, looked_for_first: Iterable[Server] = ()
-    ) -> Callable[[Server], Awaitable[ServerResult]]:
-        """An attempt that deletes and reads; it deletes again only where the instance is still seen."""
-        deleted = set(looked_for_first)
+    def _deletion(self) -> _Attempt:
+        """Delete and read; delete again only where that was not answered, or where the instance is seen afterwards."""
+        deleted: set[Server] = set()
 
         async def attempt(server: Server) -> ServerResult:
             try:
@@ -225,17 +229,43 @@ class StatusManager:
             if status is None:
                 return ServerResult(server.name, verified=True, detail="absent")
             deleted.discard(server)
-            logger.warning(
-                "%s is %s on %s, %s",
-                self._instance_id,
-                status,
-                server.name,
-                finding,
-                extra=_extra("delete", server.name),
-            )
+            self._log_finding("still there, or there again", status, server)
             return ServerResult(server.name, verified=False, detail=status)
 
         return attempt
+
+    def _clearance(self) -> _Attempt:
+        """Read, delete on the first server that has it, and on another only where the peers' word does not do it."""
+        others_may_delete_at: float | None = None
+
+        async def attempt(server: Server) -> ServerResult:
+            nonlocal others_may_delete_at
+            deleting = False
+            try:
+                status = await server.read(self._app, self._instance_id)
+                if status is None:
+                    return ServerResult(server.name, verified=True, detail="absent")
+                now = anyio.current_time()
+                if others_may_delete_at is None or now >= others_may_delete_at:
+                    others_may_delete_at, deleting = now + _REPLICATION_DELAY, True
+                    self._log_finding("left behind by a former life", status, server)
+                    await server.deregister(self._app, self._instance_id)
+            except EurekaError as error:
+                others_may_delete_at = None if deleting else others_may_delete_at
+                return ServerResult(server.name, verified=False, detail=error.reason)
+            return ServerResult(server.name, verified=False, detail=status)
+
+        return attempt
+
+    def _log_finding(self, finding: str, status: Status, server: Server) -> None:
+        logger.warning(
+            "%s is %s on %s, %s: deleting it",
+            self._instance_id,
+            status,
+            server.name,
+            finding,
+            extra=_extra("delete", server.name),
+        )
 
     def _log(self, operation: str, what: str, outcome: RegistryOutcome) -> None:
         level = logging.INFO if outcome.verdict is Verdict.VERIFIED_ALL else logging.WARNING
