@@ -1,4 +1,4 @@
-"""Who owns a signal: the kinds of owners, our layer over each of them, and how a server is handed its signals."""
+"""Who owns a signal: the kinds of owners, and how a server is handed its signals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Handler", "Handover", "Layer", "OwnerAdapter", "end_program", "is_loop_handler", "is_nobody"]
+__all__ = ["Handler", "Handover", "OwnerAdapter", "end_program", "is_loop_handler", "is_nobody"]
 
 # What signal.getsignal() returns. None is a handler that was not set from Python.
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
@@ -35,51 +35,6 @@ class Handover:
     frame: FrameType | None
     remaining: float
     over_ours: bool
-
-
-class Layer:
-    """One handler of ours over one owner's.
-
-    Each owner that is displaced gets a layer of its own. So when a server puts back the handler that it found, we know
-    by the object which one came back, and with it who owns the signal from then on.
-
-    Attributes:
-        hold: what the layer belongs to.
-        owner: the handler that it displaced.
-        over_ours: see `Handover`.
-    """
-
-    def __init__(
-        self,
-        hold: object,
-        owner: Handler,
-        *,
-        over_ours: bool,
-        arrived: Callable[[Layer, int, FrameType | None], None],
-    ) -> None:
-        self.hold = hold
-        self.owner = owner
-        self.over_ours = over_ours
-        self._arrived = arrived
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        self._arrived(self, signum, frame)
-
-    @property
-    def __self__(self) -> object:
-        """What the owner's handler is bound to: sse-starlette finds the running server by it."""
-        bound_to = getattr(self.owner, "__self__", None)
-        if bound_to is None:
-            raise AttributeError("__self__")
-        return bound_to
-
-    def pass_down(self, signum: int, frame: FrameType | None) -> None:
-        """Behave as the owner, as if there were no layer."""
-        if callable(self.owner):
-            self.owner(signum, frame)
-        elif self.owner == signal.SIG_DFL and signum != signal.SIGURG:  # SIGURG's default is to be ignored
-            signal.signal(signum, signal.SIG_DFL)
-            signal.raise_signal(signum)
 
 
 class OwnerAdapter(Protocol):

@@ -1,6 +1,6 @@
 """File descriptors that signal handlers write to: our own pipe, and a tap on the event loop's wake-up descriptor.
 
-Everything here is async-signal careful in Python's sense: no locks, no logging, nothing that waits. Descriptors are
+Everything here is async-signal careful in Python's sense: no logging, nothing that waits. Descriptors are
 owned by objects that close them when the last user lets go, so that no thread ever writes to a number that the
 operating system has given to another file in the meantime.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -104,39 +105,42 @@ class WakeupTap:
     """
 
     def __init__(self) -> None:
-        self._pipe = Pipe()
+        self.pipe = Pipe()
+        """What the interpreter writes to while the tap is in place."""
         self._loop_number = -1
         # A duplicate, so that the loop's own descriptor may be closed, and its number reused, at any moment.
         self._loop: _Descriptor | None = None
+        # No byte is to be read between the change of the descriptor and the knowledge where it belongs. Reentrant,
+        # since a signal handler may run into the main thread's own change; never held while waiting.
+        self._lock = threading.RLock()
 
     def take(self) -> None:
         """Put the tap before whatever wake-up descriptor is set now; with none set there is nothing to tap.
 
         To be repeated: uvloop sets its own at each `run_forever`, asyncio at each `add_signal_handler`.
         """
-        found = signal.set_wakeup_fd(self._pipe.writing, warn_on_full_buffer=False)
-        if found == self._pipe.writing:
-            return
-        if found == -1:
-            # Left in place it would be found, and later put back as its own, by the next loop that starts.
-            signal.set_wakeup_fd(-1)
+        with self._lock:
+            found = signal.set_wakeup_fd(self.pipe.writing, warn_on_full_buffer=False)
+            if found == -1:
+                # Left in place it would be found, and later put back as its own, by the next loop that starts.
+                signal.set_wakeup_fd(-1)
+                self._loop, self._loop_number = None, -1
+            elif found != self.pipe.writing:
+                self._loop, self._loop_number = _Descriptor(os.dup(found)), found
+
+    def give_back(self, held: Container[int]) -> None:
+        """Put the loop's descriptor back, if the tap is still in place, pass on what is left, and close the tap."""
+        with self._lock:
+            self._restore()
+            self.pass_on(held)
             self._loop, self._loop_number = None, -1
-            return
-        self._loop, self._loop_number = _Descriptor(os.dup(found)), found
+            self.pipe.close_writing()
 
-    def give_back(self) -> None:
-        """Put the loop's descriptor back, if the tap is still in place."""
-        found = signal.set_wakeup_fd(-1)
-        if found == self._pipe.writing:
-            found = self._loop_number if self._loop_is_alive() else -1
-        if found != -1:
-            signal.set_wakeup_fd(found)
-        self._loop, self._loop_number = None, -1
-
-    @property
-    def pipe(self) -> Pipe:
-        """What the interpreter writes to while the tap is in place."""
-        return self._pipe
+    def leave_forked_child(self) -> None:
+        """Put the loop's descriptor back in a forked child, whose pipe is the parent's: nothing is read from it."""
+        self._lock = threading.RLock()  # the old one may be held by a thread that is no more
+        self._restore()
+        self.pipe.close()
 
     def pass_on(self, held: Container[int]) -> bool:
         """Hand every byte that came to the loop, the held signals' as 0; False when no more will come.
@@ -144,15 +148,23 @@ class WakeupTap:
         A zero wakes the loop and means nothing to it (asyncio and uvloop skip it). Without the wake-up uvloop would
         sleep on, and the Python-level handler of the held signal would not run.
         """
-        data = self._pipe.read()
-        if data:
-            self.send(bytes(0 if signum in held else signum for signum in data))
+        with self._lock:
+            data = self.pipe.read()
+            if data:
+                self.send(bytes(0 if signum in held else signum for signum in data))
         return data != b""
 
     def send(self, data: bytes) -> bool:
         """Write to the loop as the interpreter would; False when no loop listens."""
         loop = self._loop
         return loop is not None and loop.write(data)
+
+    def _restore(self) -> None:
+        found = signal.set_wakeup_fd(-1)
+        if found == self.pipe.writing:
+            found = self._loop_number if self._loop_is_alive() else -1
+        if found != -1:
+            signal.set_wakeup_fd(found)
 
     def _loop_is_alive(self) -> bool:
         """Whether the loop's descriptor is still the file that was tapped, and not closed or reused since."""

@@ -29,14 +29,15 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from graceful._forking import inherited
-from graceful._owners import Handover, Layer, OwnerAdapter, end_program, is_loop_handler, is_nobody
-from graceful._wakeup import Pipe, WakeupTap, readable
+from graceful._owners import Handover, OwnerAdapter
+from graceful._takeover import Layer, Takeover
+from graceful._wakeup import Pipe, readable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from types import FrameType
 
-    from graceful._owners import Handler
+    from graceful._wakeup import WakeupTap
 
 __all__ = ["Handover", "OwnerAdapter", "SignalHold"]
 
@@ -75,12 +76,11 @@ class SignalHold:
     ) -> None:
         self._owners = tuple(owners)
         self._signals = frozenset[int](signals)
-        self._layers: dict[int, list[Layer]] = {}
         self._pid: int | None = None
         self._installed = False
         self._receiving = False
         self._pipe: Pipe | None = None
-        self._tap: WakeupTap | None = None
+        self._takeover: Takeover | None = None
         self._released = False
         # Set by a release and at the end: watch() polls faster, or returns. Made anew for each watch().
         self._hurry = asyncio.Event()
@@ -112,8 +112,7 @@ class SignalHold:
                 "before the server's thread is started"
             )
         self._pipe = Pipe()
-        self._tap = WakeupTap()
-        self._layers = {signum: [] for signum in (*self._signals, signal.SIGURG)}
+        self._takeover = Takeover(self._signals, self._owners, self._arrived)
         self._released = False
         self._reported.clear()
         self._requests.clear()
@@ -133,10 +132,10 @@ class SignalHold:
         if not _in_main_thread():
             self._interrupt_main_thread()
             return
-        for signum in self._layers:
-            self._take(signum)
-        if self._tap is not None and self._taps_the_loop():
-            self._tap.take()
+        if self._takeover is not None:
+            for signum in self._takeover.take():
+                if signum not in self._reported:
+                    self._report(signum)
 
     def uninstall(self) -> None:
         """Put everything back: handlers where ours is the current one, SIGURG, the wake-up descriptor. Idempotent.
@@ -192,8 +191,9 @@ class SignalHold:
 
         To be run for as long as the signals are held, and after a release too. Ends after `uninstall`.
         """
-        tap = self._tap
-        if tap is None:
+        takeover = self._takeover
+        tap = None if takeover is None else takeover.tap
+        if takeover is None or tap is None:
             return
         self._hurry = asyncio.Event()
         if self._released:
@@ -202,7 +202,7 @@ class SignalHold:
         try:
             started = time.monotonic()
             while self._active and not forwarder.done():
-                if self._requests or self._is_displaced():
+                if self._requests or takeover.is_displaced():
                     self._interrupt_main_thread()
                 starting = time.monotonic() < started + _POLL_START_PERIOD
                 await self._pause(_POLL_START_DELAY if starting else _POLL_LATER_DELAY)
@@ -239,7 +239,7 @@ class SignalHold:
         if not self._active:
             return
         deadline = time.monotonic() + remaining
-        self._requests.append(lambda frame: self._hand_over(signum, frame, deadline))
+        self._requests.append(lambda frame: self._release(signum, frame, deadline))
         self._interrupt_main_thread()
         self._released = True
         self._hurry.set()
@@ -251,40 +251,6 @@ class SignalHold:
         """Whether this process holds the signals: a forked child has the objects, but must not act."""
         return self._installed and self._pid == os.getpid()
 
-    def _current_layer(self, signum: int) -> Layer | None:
-        handler = signal.getsignal(signum)
-        return handler if isinstance(handler, Layer) and handler.hold is self else None
-
-    def _is_displaced(self) -> bool:
-        """Whether ensure() has something to do, as far as another thread can see.
-
-        A tapped loop may set its wake-up descriptor anew at any time, and only the main thread can look.
-        """
-        lost = any(
-            self._current_layer(signum) is None and _can_be_held(signum, signal.getsignal(signum))
-            for signum in self._layers
-        )
-        return lost or self._taps_the_loop()
-
-    def _taps_the_loop(self) -> bool:
-        layers = (self._current_layer(signum) for signum in self._signals)
-        return any(layer is not None and is_loop_handler(layer.owner) for layer in layers)
-
-    def _take(self, signum: int) -> None:
-        """Put our handler over the current one, unless that is ours or the signal is not to be held."""
-        owner = signal.getsignal(signum)
-        layers = self._layers[signum]
-        if self._current_layer(signum) is not None or not _can_be_held(signum, owner):
-            return
-        layer = next((known for known in layers if known.owner == owner), None)
-        if layer is None:
-            layer = Layer(self, owner, over_ours=bool(layers), arrived=self._arrived)
-            layers.append(layer)
-        signal.signal(signum, layer)
-        for adapter in self._owners:
-            if adapter.owns(owner) and signum in adapter.missed(owner):
-                self._report(signum)
-
     def _report(self, signum: int) -> None:
         self._reported.add(signum)
         if self._pipe is not None:
@@ -292,17 +258,15 @@ class SignalHold:
 
     def _arrived(self, layer: Layer, signum: int, frame: FrameType | None) -> None:
         """A signal has reached one of our layers (in the main thread, anywhere in its code)."""
-        if self._pid != os.getpid():
-            layer.pass_down(signum, frame)
-        elif signum == signal.SIGURG:
+        if signum == signal.SIGURG and self._pid == os.getpid():
             layer.pass_down(signum, frame)
             self._run_requests(frame)
-        elif not self._installed:
+        elif not self._active:
             layer.pass_down(signum, frame)
         elif signum in self._handing_over:
             # The owner's handler called the one that it had found, ours: go on with the owner beneath.
-            self._hand_to(layer, signum, frame)
-        elif signum in self._reported and any(adapter.raises_again(frame) for adapter in self._owners):
+            self._hand_over(layer, signum, frame)
+        elif signum in self._reported and layer.takeover.is_echo(frame):
             # The server's own echo of a signal that we know of, after its shutdown. The exit code is 0 without it.
             pass
         else:
@@ -313,58 +277,37 @@ class SignalHold:
         while self._requests:
             self._requests.popleft()(frame)
 
-    def _hand_over(self, signum: int, frame: FrameType | None, deadline: float) -> None:
-        layer = self._current_layer(signum)
+    def _release(self, signum: int, frame: FrameType | None, deadline: float) -> None:
+        layer = None if self._takeover is None else self._takeover.current(signum)
         if layer is None:
             return
         self._handing_over[signum] = deadline
         try:
-            self._hand_to(layer, signum, frame)
+            self._hand_over(layer, signum, frame)
         finally:
             self._handing_over.pop(signum, None)
 
-    def _hand_to(self, layer: Layer, signum: int, frame: FrameType | None) -> None:
-        owner = layer.owner
-        if is_nobody(owner):
-            end_program()
-            return
-        if is_loop_handler(owner):
-            # What the interpreter does for a real signal. A loop that listens no more is nobody.
-            if self._tap is None or not self._tap.send(bytes((signum,))):
-                end_program()
-            return
-        if not callable(owner):
-            return
+    def _hand_over(self, layer: Layer, signum: int, frame: FrameType | None) -> None:
         remaining = max(0.0, self._handing_over[signum] - time.monotonic())
-        for adapter in self._owners:
-            if adapter.owns(owner):
-                adapter.release(
-                    Handover(signum=signum, handler=owner, frame=frame, remaining=remaining, over_ours=layer.over_ours)
-                )
-                return
-        owner(signum, frame)
+        layer.takeover.hand_over(layer, signum, frame, remaining=remaining)
 
     def _interrupt_main_thread(self) -> None:
         """Have the main thread run _run_requests soon, whatever it is doing, short of one long C call."""
         main = threading.main_thread().ident
-        if self._pid == os.getpid() and main is not None and self._current_layer(signal.SIGURG) is not None:
+        takeover = self._takeover
+        if takeover is not None and main is not None and takeover.current(signal.SIGURG) is not None:
             signal.pthread_kill(main, signal.SIGURG)
 
     def _put_back(self) -> None:
         self._installed = False
-        for signum in self._layers:
-            layer = self._current_layer(signum)
-            if layer is not None:
-                signal.signal(signum, layer.owner)
-                if is_loop_handler(layer.owner):
-                    signal.siginterrupt(signum, False)  # as the loop had set it
-        if self._tap is not None:
-            self._tap.give_back()
-            self._tap.pipe.close_writing()
-        if self._pipe is not None:
+        if self._takeover is not None and self._pipe is not None:
+            self._takeover.put_back()
             self._pipe.close_writing()
-        # Who still reads from them holds a reference of its own; the last one closes the reading ends.
-        self._tap = self._pipe = None
+        self._forget()
+
+    def _forget(self) -> None:
+        # Who still reads from the pipes holds a reference of its own; the last one closes the reading ends.
+        self._takeover = self._pipe = None
         inherited.discard(self)
         atexit.unregister(self._leave)
 
@@ -378,26 +321,19 @@ class SignalHold:
             return
         self.ensure()
         for signum in self._signals - {signal.SIGINT}:
-            if self._current_layer(signum) is not None:
+            if self._takeover is not None and self._takeover.current(signum) is not None:
                 signal.signal(signum, signal.SIG_IGN)
 
     def leave_forked_child(self) -> None:
         """Undo in a forked child what it inherited; frames of threads that are no more may hold the pipes."""
-        pipe, tap = self._pipe, self._tap
-        self._put_back()
-        if pipe is not None and tap is not None:
-            pipe.close()
-            tap.pipe.close()
+        self._installed = False
+        if self._takeover is not None and self._pipe is not None:
+            self._takeover.leave_forked_child()
+            self._pipe.close()
+        self._forget()
         self._requests.clear()
         self._receiving = False
 
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-
-
-def _can_be_held(signum: int, handler: Handler) -> bool:
-    """Not what is ignored on purpose, nor what could not be put back because it was set by C code."""
-    if handler is None:
-        return False
-    return handler != signal.SIG_IGN or signum == signal.SIGURG
