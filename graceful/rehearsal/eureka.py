@@ -122,6 +122,9 @@ class EmbeddedEureka:
         if self._running is not None:
             raise RuntimeError(f"the embedded Eureka at {self.address} runs already: stop it first")
         listener = socket.create_server(self._address)
+        # asyncio does this only for sockets that name their protocol, and create_server's do not: without it every
+        # answer with a body waits 40 ms for the client's delayed ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._address = listener.getsockname()[:2]
         node = Node(cache_interval=self.cache_interval, eviction_interval=self._eviction_interval, now=time.time())
         running = _ServerThread(listener, node, self._faults, self._log, self._credentials)
@@ -280,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with EmbeddedEureka(**options) as eureka:
             print(eureka.address, flush=True)  # noqa: T201 - whoever started this process reads the URL here
             signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    except (ValueError, OSError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         parser.error(str(error))
     return 0
 
