@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from graceful.rehearsal.eureka import EmbeddedEureka
-from tests.eureka_servers import EurekaServers, RunningEureka, why_no_real_eureka
+from tests.eureka_servers import EurekaServers, RunningEureka, start_real_pair, why_no_real_eureka
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,14 @@ def real_eureka_csrf(request: pytest.FixtureRequest, eureka_servers: EurekaServe
     return _server(request, eureka_servers, "csrf")
 
 
+@pytest.fixture(scope="session", params=[REAL])
+def real_eureka_pair(request: pytest.FixtureRequest) -> Iterator[tuple[RunningEureka, RunningEureka]]:
+    """Two real servers that replicate to each other."""
+    _require_java()
+    with start_real_pair() as pair:
+        yield pair
+
+
 @pytest.fixture
 def embedded_eureka() -> Iterator[EmbeddedEureka]:
     """A fresh embedded Eureka for one test, to inject faults and to count requests."""
@@ -58,7 +66,12 @@ def embedded_eureka() -> Iterator[EmbeddedEureka]:
 
 
 def _server(request: pytest.FixtureRequest, servers: EurekaServers, security: Security) -> RunningEureka:
-    if request.param == "real" and (reason := why_no_real_eureka()):
+    if request.param == "real":
+        _require_java()
+    return servers.get(request.param, security)
+
+
+def _require_java() -> None:
+    if reason := why_no_real_eureka():
         # On the CI machine a skipped test would go unseen.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return servers.get(request.param, security)

@@ -66,9 +66,10 @@ class EurekaApplication:
             return
         self._log.add(ReceivedRequest(scope["method"], path, scope["query_string"].decode("latin-1"), time.time()))
         fault = self._faults.take(scope["method"], path)
-        answer = await self._misbehave(fault, scope, receive) if fault else self._answer(scope, body)
-        if fault and fault.kind == "delay":
-            answer = self._answer(scope, body)
+        if fault is not None and fault.kind == "delay":
+            await self._wait(asyncio.sleep(fault.seconds))
+            fault = None
+        answer = self._answer(scope, body) if fault is None else await self._misbehave(fault, scope, receive)
         if answer is not None:
             await _send(send, answer)
 
@@ -91,14 +92,12 @@ class EurekaApplication:
         return secrets.compare_digest(headers.get("authorization", "").encode(), self._authorization.encode())
 
     async def _misbehave(self, fault: Fault, scope: HTTPScope, receive: ASGIReceiveCallable) -> Answer | None:
-        """Act out a fault; None when nothing is to be answered (any more, or by it)."""
+        """Act out a fault instead of answering; None when there is nobody left to answer."""
         match fault.kind:
             case "fail":
-                return refusal(HTTPStatus(fault.status))
+                return Answer(fault.status)
             case "redirect":
                 return Answer(HTTPStatus.FOUND, headers={"location": fault.location})
-            case "delay":
-                await self._wait(asyncio.sleep(fault.seconds))
             case "hang":
                 await self._wait(_disconnected(receive))
                 self._break(scope)
