@@ -6,9 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from graceful.core.budget import KUBERNETES_DEFAULT_GRACE
-from graceful.kubernetes.manifest import Snippets, drift
+from graceful.kubernetes.drift import drift
+from graceful.kubernetes.manifest import Snippets
 from graceful.settings import unknown_variables
-from graceful.wire import env_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,13 +30,7 @@ def report_plan(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> N
 
 def warnings_about(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> list[str]:
     """A sentence for everything that will cost requests or was probably not meant."""
-    sentences = unknown_variables(environ)
-    injected = {
-        name: seconds
-        for name in ("grace_period", "propagation_delay")
-        if (seconds := env_duration(name, environ)) is not None
-    }
-    sentences += drift(settings, plan, injected)
+    sentences = unknown_variables(environ) + drift(settings, plan, environ)
     if settings.kubernetes and settings.grace_period is None:
         sentences += _unknown_grace(settings, plan)
     return sentences

@@ -2,86 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from graceful.core.budget import KUBERNETES_DEFAULT_GRACE, Plan
-from graceful.eureka.address import ServerAddress
-from graceful.wire import env_names, parse_duration
+from graceful.environment import find_variable, nearest, odd_variables, service_as_port, variable_with
+from graceful.values import DAY, EUREKA_NAMES, Flag, Port, Seconds, ServiceUrl, ServiceUrls, Text, Timeout, UrlPath
+from graceful.wire import env_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic.fields import FieldInfo
+
 __all__ = ["ServiceUrl", "Settings", "SettingsError", "load_settings", "unknown_variables"]
 
 _PREFIX: Final = "GRACEFUL_"
-_APP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SECRET_FIELDS: Final = frozenset({"eureka_url"})
-# Read by the hook and by both sides before any settings exist; not fields, but not unknown either.
-_OTHER_VARIABLES: Final = frozenset({"GRACEFUL_RUNTIME_DIR"})
 
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the message says what was given, what is expected and where it came from."""
-
-
-class ServiceUrl:
-    """The address of one Eureka server. Its credentials never appear in a text form."""
-
-    __slots__ = ("_public", "_raw")
-
-    def __init__(self, raw: str) -> None:
-        self._raw = raw.strip()
-        self._public = ServerAddress.parse(self._raw).public
-
-    @property
-    def raw(self) -> str:
-        """The whole address, credentials included: for the transport only."""
-        return self._raw
-
-    @property
-    def has_credentials(self) -> bool:
-        """Whether a user name or a password stands in the address."""
-        return "***@" in self._public
-
-    def __str__(self) -> str:
-        """`http://***@host:8761/eureka`."""
-        return self._public
-
-    def __repr__(self) -> str:
-        return f"ServiceUrl({self._public!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ServiceUrl) and self._raw == other._raw
-
-    def __hash__(self) -> int:
-        return hash(self._raw)
-
-
-def _to_seconds(value: object) -> object:
-    if isinstance(value, str):
-        return parse_duration(value)
-    if isinstance(value, bool):
-        raise ValueError("expected seconds, or a text such as '20s' or '2m'")  # noqa: TRY004  pydantic takes ValueError
-    return value
-
-
-def _to_urls(value: object) -> object:
-    """One text may name several servers, separated by commas; a comma in a password is none (no scheme follows)."""
-    if isinstance(value, str):
-        value = re.split(r",\s*(?=https?://)", value.strip().rstrip(","))
-    if isinstance(value, list | tuple):
-        return tuple(each if isinstance(each, ServiceUrl) else ServiceUrl(str(each)) for each in value if each)
-    return value
-
-
-Seconds = Annotated[float, BeforeValidator(_to_seconds), Field(ge=0, le=86_400, allow_inf_nan=False)]
-Timeout = Annotated[float, BeforeValidator(_to_seconds), Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
 def _names(field: str) -> AliasChoices:
@@ -98,33 +42,33 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX,
-        env_ignore_empty=True,
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
+        loc_by_alias=False,
         populate_by_name=True,
         arbitrary_types_allowed=True,
     )
 
-    enabled: bool | None = Field(
+    enabled: Flag | None = Field(
         None,
         description="`false` makes `install()` inert. Unset: on, but inside a pytest process nothing is started "
         "until an application's lifespan begins.",
     )
-    app_name: str | None = Field(
+    app_name: Text | None = Field(
         None,
         validation_alias=_names("app_name"),
         description="The service's name, as callers look it up in Eureka.",
     )
-    port: int | None = Field(
-        None, ge=1, le=65_535, description="The port that the service listens on; it is announced once it accepts."
+    port: Port | None = Field(
+        None, description="The port that the service listens on; it is announced once it accepts."
     )
-    hold_signals: bool = Field(
+    hold_signals: Flag = Field(
         True,
         description="Whether SIGTERM and SIGINT are held until everything is done. `false` for a process whose signals "
         "are somebody else's: call `coordinator.drain()` then.",
     )
-    scope: str | None = Field(
+    scope: Text | None = Field(
         None,
         description="Keeps several services on one machine apart: the app and its hook must have the same value. "
         "From the environment only. Unset: the container's mount namespace.",
@@ -166,27 +110,27 @@ class Settings(BaseSettings):
     margin: Seconds = Field(2.0, description="Left for the server's own stop, and for the platform.")
 
     readiness_timeout: Timeout = Field(1.0, description="For one readiness check without a timeout of its own.")
-    livez_path: str | None = Field("/livez", description="Liveness probe: 200 for as long as the process runs.")
-    readyz_path: str | None = Field("/readyz", description="Readiness probe: 200 when ready, else 503.")
-    probes: bool = Field(True, description="Whether the two probes are answered at all.")
+    livez_path: UrlPath | None = Field("/livez", description="Liveness probe: 200 for as long as the process runs.")
+    readyz_path: UrlPath | None = Field("/readyz", description="Readiness probe: 200 when ready, else 503.")
+    probes: Flag = Field(True, description="Whether the two probes are answered at all.")
     retry_after: Seconds = Field(1.0, description="`Retry-After` of the 503 that is answered from the drain on.")
 
-    eureka_url: Annotated[tuple[ServiceUrl, ...], NoDecode, BeforeValidator(_to_urls)] = Field(
+    eureka_url: ServiceUrls = Field(
         (),
         validation_alias=_names("eureka_url"),
         description="The Eureka servers, separated by commas. Credentials go into the address, percent-encoded.",
     )
-    instance_id: str | None = Field(
+    instance_id: Text | None = Field(
         None,
         validation_alias=_names("instance_id"),
         description="The instance's id in Eureka. Unset: `app:ip:port`.",
     )
-    hostname: str | None = Field(
+    hostname: Text | None = Field(
         None,
         validation_alias=_names("hostname"),
         description="The host name that callers use. Unset: the IP address.",
     )
-    ip_addr: str | None = Field(
+    ip_addr: Text | None = Field(
         None,
         validation_alias=_names("ip_addr"),
         description="The IP address that callers use. Unset: this machine's own.",
@@ -194,30 +138,52 @@ class Settings(BaseSettings):
     heartbeat_interval: Timeout = Field(30.0, description="Between two heartbeats to Eureka.")
     lease_duration: Timeout = Field(90.0, description="After this long without a heartbeat Eureka may evict.")
 
-    kubernetes: bool = Field(
+    kubernetes: Flag = Field(
         default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ,
         description="Whether this runs in Kubernetes. Unset: whether `KUBERNETES_SERVICE_HOST` is there.",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if self.app_name is not None and not _APP_NAME.fullmatch(self.app_name):
-            raise ValueError(
-                f"app_name {self.app_name!r} cannot be used in Eureka; expected letters, digits, '.', '_', '-'"
-            )
-        for name in ("livez_path", "readyz_path"):
-            path = getattr(self, name)
-            if path is not None and not path.startswith("/"):
-                raise ValueError(f"{name} is {path!r}; expected a path such as '/{name[:-5]}'")
+        parts = self.plan(registry=True)
+        if parts.total > DAY:
+            raise ValueError(f"{parts} is longer than a day: shorten the longest of them")
         if self.eureka_url:
-            missing = [name for name in ("app_name", "port") if getattr(self, name) is None]
-            if missing:
-                variables = " and ".join(_PREFIX + name.upper() for name in missing)
-                raise ValueError(
-                    f"eureka_url is set, but {' and '.join(missing)} is not: Eureka needs to know what is where; "
-                    f"pass install({', '.join(f'{name}=…' for name in missing)}) or set {variables}"
-                )
+            self._check_for_eureka()
         return self
+
+    def _check_for_eureka(self) -> None:
+        missing = [name for name in ("app_name", "port") if getattr(self, name) is None]
+        if missing:
+            variables = " and ".join(_PREFIX + name.upper() for name in missing)
+            raise ValueError(
+                f"eureka_url is set, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not: Eureka "
+                f"needs to know what is where; pass install({', '.join(f'{name}=…' for name in missing)}) or set "
+                f"{variables}{''.join(f' ({note})' for note in service_as_port(os.environ) if 'port' in missing)}"
+            )
+        for name, is_good, expected in EUREKA_NAMES:
+            value = getattr(self, name)
+            if value is not None and not is_good(value):
+                raise ValueError(
+                    f"{_given(name, value)}, which Eureka cannot use: expected {expected}; {_fix(name, value)}"
+                )
+        if self.lease_duration <= self.heartbeat_interval:
+            raise ValueError(
+                f"lease_duration is {self.lease_duration:g}s, heartbeat_interval {self.heartbeat_interval:g}s: Eureka "
+                "would evict the instance between two heartbeats; set lease_duration to about three intervals"
+            )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic passes them by name
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment as the hook reads it."""
+        return init_settings, _Environment(settings_cls)
 
     @property
     def propagation(self) -> float:
@@ -229,6 +195,10 @@ class Settings(BaseSettings):
             chain if self.eureka_url else 0.0,
             self.kubernetes_propagation_delay if self.kubernetes else 0.0,
         )
+
+    def in_kubernetes(self) -> Settings:
+        """These settings as they come out in a pod: for a manifest that is written elsewhere."""
+        return self if "kubernetes" in self.model_fields_set else self.model_copy(update={"kubernetes": True})
 
     def plan(self, *, registry: bool, cleanup: float | None = None) -> Plan:
         """The plan that these settings make.
@@ -253,6 +223,20 @@ class Settings(BaseSettings):
         return KUBERNETES_DEFAULT_GRACE if self.kubernetes else max(plan.total, 1.0)
 
 
+class _Environment(PydanticBaseSettingsSource):
+    """Reads the environment by the names and rules of the hook, so that the two never differ."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """The text that the environment gives to a field."""
+        variable = find_variable(field_name, os.environ)
+        return (variable.value if variable else None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The texts of all fields that the environment gives."""
+        values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
 def load_settings(arguments: Mapping[str, Any]) -> Settings:
     """Settings from arguments and the environment.
 
@@ -265,7 +249,7 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
     """
     for name in arguments:
         if name not in Settings.model_fields or name == "scope":
-            hint = _nearest(name, [known for known in Settings.model_fields if known != "scope"])
+            hint = nearest(name, Settings.model_fields.keys() - {"scope"})
             only_env = " (set GRACEFUL_SCOPE: the hook must see it too)" if name == "scope" else ""
             raise TypeError(f"install() has no argument {name!r}{only_env or hint}")
     try:
@@ -276,29 +260,33 @@ def load_settings(arguments: Mapping[str, Any]) -> Settings:
     raise SettingsError("; ".join(problems))
 
 
-def _problem(error: Any) -> str:
-    field = str(error["loc"][0]) if error["loc"] else ""
-    message = error["msg"].removeprefix("Value error, ")
-    if not field:
-        return str(message)
-    for name, info in Settings.model_fields.items():
-        alias = info.validation_alias
-        if isinstance(alias, AliasChoices) and field in alias.choices:
-            field = f"{name} (or the variable {field})" if field not in Settings.model_fields else field
-    given = "" if any(secret in field for secret in _SECRET_FIELDS) else f" is {error['input']!r}"
-    return f"{field}{given}: {message}"
-
-
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """A sentence for every `GRACEFUL_…` variable that means nothing, with the nearest name that does."""
-    known = {_PREFIX + name.upper() for name in Settings.model_fields} | _OTHER_VARIABLES
-    return [
-        f"{name} is set but means nothing to graceful{_nearest(name, sorted(known))}"
-        for name in sorted(environ)
-        if name.startswith(_PREFIX) and name not in known
-    ]
+    """A sentence for every `GRACEFUL_…` variable that is not used, with the nearest name that would be."""
+    return odd_variables(Settings.model_fields, environ)
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+def _problem(error: Any) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return str(message)
+    field = str(error["loc"][0])
+    return f"{_given(field, error['input'])}: {message}; {_fix(field, error['input'])}"
+
+
+def _given(field: str, value: object) -> str:
+    """`port is 'eighty' (GRACEFUL_PORT)`: what was given, and where it came from if that was the environment."""
+    where = f" ({variable})" if (variable := variable_with(field, value, os.environ)) else ""
+    return f"{field}{where}" if field in _SECRET_FIELDS else f"{field} is {_shown(value)}{where}"
+
+
+def _fix(field: str, value: object) -> str:
+    return f"correct {variable_with(field, value, os.environ) or f'the argument {field}'}"
+
+
+def _shown(value: object) -> str:
+    """A value as a message may show it: short, and without what could be a password in a wrong place."""
+    if isinstance(value, str):
+        return "(not shown: it may have credentials)" if "@" in value else repr(value[:80])
+    if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**15):
+        return repr(value)
+    return f"of type {type(value).__name__}" if not isinstance(value, int) else "a number out of all proportion"

@@ -3,40 +3,90 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
+import socket
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from graceful.core.budget import Plan
-    from graceful.settings import Settings
+from graceful.environment import variable_with
+from graceful.network import own_address
+from graceful.settings import Settings
 
-__all__ = ["DEFAULT_PYTHON", "Snippets", "drift"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from graceful.core.budget import Plan
+
+__all__ = ["DEFAULT_PYTHON", "HOOK_DURATIONS", "Snippets"]
 
 DEFAULT_PYTHON: Final = "python3"
 """Debian's images have no `python`."""
 
+HOOK_DURATIONS: Final = (
+    "propagation_delay",
+    "eureka_server_cache_delay",
+    "eureka_client_fetch_delay",
+    "eureka_load_balancer_delay",
+    "kubernetes_propagation_delay",
+    "drain_timeout",
+    "cleanup_timeout",
+    "deregister_timeout",
+    "margin",
+)
+"""What the hook reads to wait as long as the app would, when no app answers it. It has the same defaults."""
+
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""A name that Kubernetes takes for a container (RFC 1123 label)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snippets:
-    """What to put into the manifest of a service, as YAML.
+    """What to put into the manifest of a service, as YAML; for Kubernetes 1.29 and later.
+
+    The environment in it holds what the hook cannot know otherwise: it is a process of its own, and sees the pod's
+    environment but not the arguments of `install()`. What is as by default is left out; credentials never are in it.
 
     Attributes:
         settings: the settings that the app runs with.
         plan: its plan.
-        container: the name of the container in the manifest; it must be the one that is there.
+        container: the name of the container in the manifest; it must be the one that is there. By default the app's
+            name.
         python: the interpreter in the image that graceful is installed for.
+        environ: the environment that the settings were read from.
+
+    Raises:
+        ValueError: Kubernetes would not take the container's name, or the interpreter's path is empty.
     """
 
     settings: Settings
     plan: Plan
     container: str = ""
     python: str = DEFAULT_PYTHON
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.container and not _LABEL.fullmatch(self.container):
+            raise ValueError(
+                f"container {self.container!r} is no name that Kubernetes takes: expected at most 63 lower-case "
+                "letters, digits and '-', with a letter or digit at both ends; give the name in your manifest"
+            )
+        if not self.python.strip() or not self.python.isprintable():
+            raise ValueError(
+                f"python {self.python!r} is no command: give the interpreter in the image, such as /venv/bin/python"
+            )
+
+    @property
+    def pod_plan(self) -> Plan:
+        """The plan as it is in a pod, wherever this runs: endpoints and proxies need to hear of the leave there."""
+        return replace(self.plan, propagation=max(self.plan.propagation, self.settings.in_kubernetes().propagation))
 
     @property
     def grace_period(self) -> int:
         """`terminationGracePeriodSeconds` that fits: the whole plan, rounded up; never less than what was set."""
-        return max(self.plan.grace_period, -int(-(self.settings.grace_period or 0) // 1))
+        return max(self.pod_plan.grace_period, math.ceil(self.settings.grace_period or 0))
 
     @property
     def name(self) -> str:
@@ -53,14 +103,17 @@ class Snippets:
 
     @property
     def snippet(self) -> str:
-        """What belongs into the pod's and the container's part of a manifest of one's own."""
+        """What belongs into the pod's and the container's part of a manifest of one's own.
+
+        It parses as one mapping of the three keys; each belongs where its comment says.
+        """
         return "\n".join(
             [
                 "# into the pod's spec:",
                 self._grace_line,
                 f"# into the container {_quoted(self.name)}:",
                 *self._environment,
-                *self._lifecycle(replace=False),
+                *self._lifecycle(is_patch=False),
                 "",
             ]
         )
@@ -68,14 +121,17 @@ class Snippets:
     @property
     def patch(self) -> str:
         """A strategic-merge patch of the Deployment, for `kubectl patch --patch-file` or kustomize."""
-        container = [f"- name: {_quoted(self.name)}  # must be a container that is there"]
-        container += textwrap.indent("\n".join([*self._environment, *self._lifecycle(replace=True)]), "  ").splitlines()
+        container = [f"- name: {_quoted(self.name)}  # must be the container that is there"]
+        container += textwrap.indent(
+            "\n".join([*self._environment, *self._lifecycle(is_patch=True)]), "  "
+        ).splitlines()
+        deployment = _dns_label(self.settings.app_name or self.name)
         return "\n".join(
             [
                 "apiVersion: apps/v1",
                 "kind: Deployment",
                 "metadata:",
-                f"  name: {_quoted(_dns_label(self.settings.app_name or self.name))}",
+                f"  name: {_quoted(deployment)}  # must be the Deployment that is there",
                 "spec:",
                 "  template:",
                 "    spec:",
@@ -88,31 +144,63 @@ class Snippets:
 
     @property
     def _grace_line(self) -> str:
-        return f"terminationGracePeriodSeconds: {self.grace_period}  # {self.plan}"
+        return f"terminationGracePeriodSeconds: {self.grace_period}  # {self.pod_plan}"
 
     @property
     def _environment(self) -> list[str]:
-        values = {
-            "GRACEFUL_GRACE_PERIOD": str(self.grace_period),
-            "GRACEFUL_PROPAGATION_DELAY": f"{self.plan.propagation:g}",
-        }
-        lines = []
-        if self.settings.eureka_url:
-            values |= {"GRACEFUL_APP_NAME": self.settings.app_name or "", "GRACEFUL_PORT": str(self.settings.port)}
-            if any(url.has_credentials for url in self.settings.eureka_url):
-                lines.append("# GRACEFUL_EUREKA_URL has credentials: take it from a Secret, for the app and the hook")
-            else:
-                values["GRACEFUL_EUREKA_URL"] = ",".join(url.raw for url in self.settings.eureka_url)
-            if self.settings.instance_id is not None:
-                values["GRACEFUL_INSTANCE_ID"] = self.settings.instance_id
-        lines += [f"- {{name: {name}, value: {_quoted(value)}}}" for name, value in values.items()]
-        if self.settings.eureka_url:
-            lines.append("- {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}")
-        return ["env:", *lines]
+        eureka = self._identity() if self.settings.eureka_url else []
+        return [
+            "env:",
+            _variable("GRACEFUL_GRACE_PERIOD", str(self.grace_period)),
+            *(
+                _variable(_own(name), _decimal(getattr(self.settings, name)))
+                for name in HOOK_DURATIONS
+                if getattr(self.settings, name) != Settings.model_fields[name].default
+            ),
+            *eureka,
+        ]
 
-    def _lifecycle(self, *, replace: bool) -> list[str]:
+    def _identity(self) -> list[str]:
+        """What the hook needs to withdraw the instance from Eureka itself."""
+        settings = self.settings
+        lines = [
+            _variable("GRACEFUL_APP_NAME", settings.app_name or ""),
+            _variable("GRACEFUL_PORT", str(settings.port)),
+        ]
+        if any(url.has_credentials for url in settings.eureka_url):
+            lines.append("# GRACEFUL_EUREKA_URL has credentials: take it from a Secret, for the app and the hook")
+        else:
+            lines.append(_variable("GRACEFUL_EUREKA_URL", _literal(",".join(url.raw for url in settings.eureka_url))))
+        if self._has_pods_own_ip:
+            lines.append(_from_pod("POD_IP", "status.podIP"))
+        else:
+            lines.append(_variable("GRACEFUL_IP_ADDR", settings.ip_addr or ""))
+        return lines + self._instance_id()
+
+    @property
+    def _has_pods_own_ip(self) -> bool:
+        """Whether the address is the pod's: not set, or what this machine has in the place of it."""
+        ip = self.settings.ip_addr
+        return ip is None or ip == own_address() or bool(variable_with("ip_addr", ip, self.environ))
+
+    def _instance_id(self) -> list[str]:
+        given = self.settings.instance_id
+        if given is None:
+            return []
+        if variable := variable_with("instance_id", given, self.environ):
+            return [f"# {variable} stays as the manifest has it: a value here would be the same for every replica"]
+        # What the app made of this machine's names at import, every pod makes of its own.
+        text = _literal(given)
+        with_ip = _replace_word(text, own_address(), "$(POD_IP)")
+        whole = _replace_word(with_ip, socket.gethostname(), "$(POD_NAME)")
+        lines = [_from_pod("POD_NAME", "metadata.name")] if whole != with_ip else []
+        if with_ip != text and not self._has_pods_own_ip:
+            lines.append(_from_pod("POD_IP", "status.podIP"))
+        return [*lines, _variable("GRACEFUL_INSTANCE_ID", whole)]
+
+    def _lifecycle(self, *, is_patch: bool) -> list[str]:
         # Without $patch a patch over an existing `sleep` hook leaves two handlers, which the API rejects.
-        marker = ["    $patch: replace"] if replace else []
+        marker = ["    $patch: replace"] if is_patch else []
         return [
             "lifecycle:",
             "  preStop:",
@@ -121,41 +209,38 @@ class Snippets:
         ]
 
 
+def _variable(name: str, value: str) -> str:
+    return f"- {{name: {name}, value: {_quoted(value)}}}"
+
+
+def _from_pod(name: str, path: str) -> str:
+    return f"- {{name: {name}, valueFrom: {{fieldRef: {{fieldPath: {path}}}}}}}"
+
+
+def _own(setting: str) -> str:
+    return f"GRACEFUL_{setting.upper()}"
+
+
 def _quoted(text: str) -> str:
-    """A YAML double-quoted scalar: JSON's strings are a subset of it (YAML 1.2, section 1.3)."""
-    return json.dumps(text)
+    """A YAML double-quoted scalar in ASCII: a JSON string, but for what lies beyond (YAML has no surrogate pairs)."""
+    return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", json.dumps(text, ensure_ascii=False))
+
+
+def _literal(text: str) -> str:
+    """A text that Kubernetes takes as it is: in `env` it puts variables in the place of `$(NAME)`; `$$` is a `$`."""
+    return text.replace("$", "$$")
+
+
+def _decimal(seconds: float) -> str:
+    """A number as the hook reads it: without an exponent, to the millisecond."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+
+
+def _replace_word(text: str, word: str, by: str) -> str:
+    return re.sub(rf"(?<![\w.-]){re.escape(word)}(?![\w.-])", lambda _: by, text)
 
 
 def _dns_label(name: str) -> str:
-    """A name that Kubernetes takes for a container (RFC 1123 label)."""
-    label = "".join(character if character.isalnum() else "-" for character in name.lower())
+    """The nearest name that Kubernetes takes for a container (RFC 1123 label)."""
+    label = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name.lower())
     return label.strip("-")[:63].rstrip("-") or "app"
-
-
-def drift(settings: Settings, plan: Plan, injected: dict[str, float]) -> list[str]:
-    """Where the numbers in the manifest's environment differ from what the app runs with, a sentence each.
-
-    Args:
-        settings: what the app runs with.
-        plan: its plan as it stands now.
-        injected: `grace_period` and `propagation_delay` as the environment has them; what is not set is not in it.
-    """
-    sentences = []
-    grace = injected.get("grace_period", settings.grace_period)
-    if grace is not None and round(plan.total - grace, 6) > 0:
-        sentences.append(
-            f"the plan is {plan}, but the manifest gives the pod {grace:g}s: "
-            f"set terminationGracePeriodSeconds and GRACEFUL_GRACE_PERIOD to {plan.grace_period}"
-        )
-    propagation = injected.get("propagation_delay")
-    if propagation is not None and propagation != plan.propagation:
-        sentences.append(
-            f"the manifest has the hook wait {propagation:g}s (GRACEFUL_PROPAGATION_DELAY), "
-            f"the app waits {plan.propagation:g}s: generate the manifest again"
-        )
-    if "grace_period" in injected and settings.grace_period not in {None, injected["grace_period"]}:
-        sentences.append(
-            f"the app was installed with grace_period={settings.grace_period:g}, the manifest says "
-            f"{injected['grace_period']:g} (GRACEFUL_GRACE_PERIOD): leave one of them out"
-        )
-    return sentences
