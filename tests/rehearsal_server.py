@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from graceful.rehearsal.exchange import Address
 
@@ -33,11 +33,12 @@ class Answer:
 
 @dataclass
 class ScriptedServer:
-    """A running server. `requests` has the request lines and `connections` how many were made."""
+    """A running server: the request lines, the whole heads, and how many connections were made."""
 
     address: Address
-    answers: Iterable[Answer]
+    answers: Iterator[Answer]
     requests: list[str] = field(default_factory=list)
+    heads: list[bytes] = field(default_factory=list)
     connections: int = 0
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -48,8 +49,9 @@ class ScriptedServer:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
                 self.requests.append(head.split(b"\r\n")[0].decode())
-                answer = next(iter(self.answers))
+                answer = next(self.answers)
                 writer.write(answer.data)
                 await writer.drain()
                 if answer.then == "hang":
@@ -65,7 +67,7 @@ class ScriptedServer:
 @asynccontextmanager
 async def scripted(*answers: Answer, again: bool = False) -> AsyncIterator[ScriptedServer]:
     """Run a server on a free port; `again` begins the script anew when it is over."""
-    script = iter(itertools.cycle(answers) if again else answers)
+    script = itertools.cycle(answers) if again else iter(answers)
     server = ScriptedServer(("127.0.0.1", 0), script)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     server.address = listener.sockets[0].getsockname()[:2]
@@ -78,6 +80,17 @@ async def scripted(*answers: Answer, again: bool = False) -> AsyncIterator[Scrip
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+
+
+async def until(condition: Callable[[], bool], *, within: float = 20.0) -> None:
+    """Wait until something is so that tells nobody when it becomes so.
+
+    Raises:
+        TimeoutError: it was not, in time.
+    """
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110  see above
+            await asyncio.sleep(0.005)
 
 
 def closed_address() -> Address:

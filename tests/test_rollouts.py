@@ -1,11 +1,12 @@
 """Twenty rollouts in a row, under load, and not one request is lost."""
 
-import asyncio
+from pathlib import Path
 
 import pytest
 
 from graceful.rehearsal.exchange import Outcome
 from graceful.rehearsal.rollout import WAYS, Conditions, Way, under_load
+from tests.rehearsal_server import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -25,15 +26,13 @@ def anyio_backend() -> str:
 
 
 @pytest.mark.parametrize("way", [BY_HOOK, BY_SIGNAL], ids=["hook and SIGTERM", "SIGTERM alone"])
-async def test_twenty_rollouts_lose_nothing(way, tmp_path):
+async def test_twenty_rollouts_lose_nothing(way: Way, tmp_path: Path) -> None:
     """Every pod is replaced twenty times while the callers' lists are always a little old."""
     async with under_load(way, CONDITIONS, tmp_path) as rollout:
         for _ in range(ROLLOUTS):
             await rollout.replace_together()
         assert await rollout.settle() == 0
-        async with asyncio.timeout(60):
-            while rollout.callers.tally.sent < REQUESTS:
-                await asyncio.sleep(0.1)
+        await until(lambda: rollout.callers.tally.sent >= REQUESTS, within=60)
 
     tally = rollout.callers.tally
     assert dict(tally.reasons) == {}

@@ -219,16 +219,20 @@ class Callers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Send no more, wait for what was sent. A caller that broke (a mistake of ours) raises here."""
+        """Send no more, and wait for what was sent, unless the block failed. A caller that broke raises here."""
         broken = [task for task in self._loops if task.done()]
         for task in self._loops:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        await asyncio.gather(*self._calls)
+        if kind is not None:
+            for call in self._calls:
+                call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=kind is not None)
         for caller in self._callers:
             caller.close()
-        for task in broken:
-            task.result()
+        if kind is None:
+            for task in broken:
+                task.result()
 
     def knows(self, addresses: Iterable[Address]) -> set[Address]:
         """Those of `addresses` that at least one caller may still call."""

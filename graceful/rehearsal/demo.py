@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 1 if graceful lost a request or one of its pods did not exit with 0, or if the rehearsal could not be held;
-        130 after Ctrl-C. Wrong usage exits with 2.
+        130 after Ctrl-C or SIGTERM. Wrong usage exits with 2.
     """
     options = _arguments(arguments)
     if not EXAMPLE.is_dir():

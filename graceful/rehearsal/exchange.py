@@ -139,7 +139,7 @@ class Connection:
         Looked up in the kernel, as httpcore and Java's clients do before they take a connection from the pool: the loop
         may not have been told yet. An end that comes later than this look is the keep-alive race, and is a loss.
         """
-        if self._writer.is_closing() or self._reader.at_eof():
+        if self._writer.is_closing():  # reset, and the loop was told: there is no socket to ask any more
             return False
         poll = select.poll()
         poll.register(self._writer.get_extra_info("socket").fileno(), select.POLLIN)

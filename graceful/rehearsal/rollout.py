@@ -25,8 +25,8 @@ EXAMPLE: Final = Path(__file__).parent.parent.parent / "examples" / "orders"
 _POLL_INTERVAL: Final = 0.05
 # The callers get into their stride before the first pod is told to leave.
 _WARM_UP: Final = 1.0
-# Waited on top of the scaled caches by whoever knows them (graceful and the recipe sized right): a busy machine's timers
-# are late by so much, and that does not shrink with the factor.
+# Waited on top of the scaled caches by whoever knows them (graceful, and the recipe sized right): a busy machine's
+# timers are late by so much, and that does not shrink with the factor.
 _SLACK: Final = 0.5
 
 
