@@ -228,18 +228,20 @@ async def test_an_operators_override_is_left_alone(eureka: EmbeddedEureka, caplo
     assert any("callers are not sent here" in message for message in messages(caplog))
 
 
-async def test_a_server_that_is_down_at_the_start_is_cleared_before_registering(eureka: EmbeddedEureka) -> None:
-    """The start does not wait longer than it may, and the stale override is gone all the same."""
-    former = Server(eureka.url)
-    await former.register(INSTANCE, now_ms())
-    await former.set_status(*KEY, Status.OUT_OF_SERVICE, now_ms())
-    eureka.hang()
-    registry = registration(eureka.url, clear_timeout=0.3)
-    with anyio.fail_after(5):
-        await registry.start()
-    eureka.clear_faults()
+async def test_a_server_that_is_down_at_the_start_is_cleared_before_registering(
+    eureka: EmbeddedEureka, other: EmbeddedEureka
+) -> None:
+    """The start does not wait longer than it may, and what is stale there is gone all the same."""
+    await Server(other.url).register(INSTANCE, now_ms())
+    other.hang()
+    registry = registration(eureka.url, other.url, clear_timeout=0.3, try_timeout=3.0)
+    begun = anyio.current_time()
+    await registry.start()
+    assert anyio.current_time() - begun < 2.5
+    other.clear_faults()
     async with running(registry.serve):
         await until(eureka, Status.UP)
+    assert await status_on(other) is None
 
 
 async def test_independent_servers_are_both_cleared(eureka: EmbeddedEureka, other: EmbeddedEureka) -> None:
@@ -352,8 +354,11 @@ async def test_nothing_is_announced_after_freeze(eureka: EmbeddedEureka) -> None
     assert eureka.requests() == []
 
 
-async def test_freeze_from_another_thread_ends_serve_at_once(eureka: EmbeddedEureka) -> None:
+async def test_freeze_from_another_thread_ends_serve_at_once(
+    eureka: EmbeddedEureka, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It does not wait for the next heartbeat, and may be called again and afterwards."""
+    monkeypatch.setattr("graceful.eureka.registration._FIRST_HEARTBEAT", 60)
     registry = registration(eureka.url, heartbeat_interval=60)
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
