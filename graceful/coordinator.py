@@ -37,11 +37,14 @@ _HURRIED_ANNOUNCE: Final = 1.0
 _LEAST_CALLBACK_TIME: Final = 0.05
 """Seconds that a callback gets when the phase's time is already over: it runs all the same, exactly once."""
 
+_LOOK: Final = 0.25
+"""Seconds between two looks at the deadline, at most."""
+
 
 class DrainCoordinator:
     """Drives one service through its phases.
 
-    `run`, `enforce_deadline`, `signalled` and `prestop` run on graceful's own event loop; everything else may be
+    `run`, `signalled` and `prestop` run on graceful's own event loop; everything else may be
     called from any thread.
 
     Args:
@@ -167,8 +170,8 @@ class DrainCoordinator:
             now = self._clock()
             grace = min(self._grace_period(), grace_period or float("inf"))
             leave = Leave(trigger, reason or trigger.value, Budget(self._plan(), now - elapsed + grace))
-            if not self._announced and not life.in_flight.accepted:
-                leave.skip_wait = True  # nobody ever heard of this instance, so nobody has to forget it
+            if self.phase is Phase.STARTING and not self._announced and not life.in_flight.accepted:
+                leave.skip_wait = True  # never ready, so nobody ever heard of this instance or has to forget it
             life.leave = leave
             life.lifecycle.apply(Event.LEAVE, now)
         if self._registry is not None:
@@ -183,6 +186,20 @@ class DrainCoordinator:
             life.leave.hurry()
             self._wake()
         return life.stopped
+
+    def enforce_deadline(self) -> float:
+        """End the process if its deadline is there, whatever still runs. For a thread of its own.
+
+        Returns:
+            Seconds until the next look: the deadline can be brought forward meanwhile.
+        """
+        leave = self.life.leave
+        if leave is None or not leave.hard_deadline:
+            return _LOOK
+        left = leave.budget.last_call - self._clock()
+        if left <= 0:
+            self._exit("the deadline was there")
+        return max(0.0, min(left, _LOOK))
 
     @property
     def _announced(self) -> bool:
@@ -226,21 +243,13 @@ class DrainCoordinator:
                 await self._leave_in_order(life, life.leave)
             tasks.cancel_scope.cancel()
 
-    async def enforce_deadline(self) -> None:
-        """End the process when the deadline is there, whatever still runs."""
-        life = self.life
-        await self._changes.until(lambda: life.leave and life.leave.hard_deadline)
-        while life.leave is not None and self._clock() < (last_call := life.leave.budget.last_call):
-            # The deadline can be brought forward meanwhile.
-            await self._changes.until(lambda: life.leave and life.leave.budget.last_call != last_call, last_call)
-        self._exit("the deadline was there")
-
     async def _serve(self, life: Life) -> None:
         async with anyio.create_task_group() as start:
             start.start_soon(self._cancel_on_leave, life, start.cancel_scope)
-            if self._registry is not None:
-                await self._guard("clearing what a former life left", self._registry.start)
-            await self._readiness.wait()
+            async with anyio.create_task_group() as both:
+                if self._registry is not None:
+                    both.start_soon(self._guard, "clearing what a former life left", self._registry.start)
+                both.start_soon(self._readiness.wait)
             start.cancel_scope.cancel()
         with self._lock:
             if life.leave is not None:
@@ -275,11 +284,12 @@ class DrainCoordinator:
         latest = leave.budget.latest_wait(began)
         async with anyio.create_task_group() as tasks:
             if self._announced:
-                tasks.start_soon(self._withdraw, life, leave)
+                # Guarded by itself: a registry that breaks must not end the wait.
+                tasks.start_soon(self._guard, "taking the instance out of service", self._withdraw, life, leave)
                 await self._until_withdrawn(life, leave)
             since = life.withdrawn.first_verified_at if life.withdrawn else None
-            over = (began if since is None else since) + leave.budget.plan.propagation
-            await self._changes.until(lambda: leave.skip_wait, min(over, latest))
+            life.wait_ends = min((began if since is None else since) + leave.budget.plan.propagation, latest)
+            await self._changes.until(lambda: leave.skip_wait, life.wait_ends)
             self._end_wait(life)
             # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.
             if not await self._changes.until(lambda: leave.may_drain, latest):

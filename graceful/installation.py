@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from graceful.network import own_address
 from graceful.servers import uvicorn
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from graceful.settings import Settings
 
 __all__ = ["InstallError", "install", "planning"]
+
+_CLEAR_TIMEOUT: Final = 2.0
+"""Seconds for clearing a former life at start-up: a server of several that is down must not hold a start up for long;
+it is tried again before the instance is registered."""
 
 _lock = threading.Lock()
 _installed: Coordinator | None = None
@@ -126,7 +130,10 @@ def _registry_factory(settings: Settings, registry: Registry | None) -> Callable
             lease_duration=max(1, round(settings.lease_duration)),
         )
         return EurekaRegistration(
-            [url.raw for url in settings.eureka_url], instance, heartbeat_interval=settings.heartbeat_interval
+            [url.raw for url in settings.eureka_url],
+            instance,
+            heartbeat_interval=settings.heartbeat_interval,
+            clear_timeout=_CLEAR_TIMEOUT,
         )
 
     return make

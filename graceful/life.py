@@ -74,6 +74,7 @@ class Life:
     problems: list[str] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
     waiting_hooks: int = 0
+    wait_ends: float | None = None
     wait_is_over: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -111,8 +112,11 @@ class HookVisit:
         leave = self._life.leave
         if leave is None or self._life.wait_is_over:
             return 0.0
-        longest = leave.budget.plan.announce + leave.budget.plan.propagation
-        return max(0.0, min(longest, leave.budget.latest_wait(now) - now))
+        ends = self._life.wait_ends
+        if ends is None:
+            plan = leave.budget.plan
+            ends = min(now + plan.announce + plan.propagation, leave.budget.latest_wait(now))
+        return max(0.0, ends - now)
 
     async def messages(self) -> AsyncIterator[str]:
         """What has happened since the leave began, and what happens until the wait is over."""

@@ -74,6 +74,7 @@ class Coordinator(DrainCoordinator):
         self._mode = mode
         self._signals = signals if mode is Mode.ACTIVE else None
         self._has_registry = make_registry is not None
+        self._uninstalled = threading.Event()
         self._unwire: list[Callable[[], None]] = []
         self._runtime = Runtime(self._main)
         caller = AppCaller()
@@ -194,11 +195,29 @@ class Coordinator(DrainCoordinator):
 
     def uninstall(self) -> None:
         """Put everything back: the thread, the hook's socket, the signal handlers, the application. No leave begins."""
+        self._shut_down()
+        while self._unwire:
+            self._unwire.pop()()
+
+    def _shut_down(self) -> None:
+        self._uninstalled.set()
         self._runtime.stop()
         if self._signals is not None:
             self._signals.uninstall()
-        while self._unwire:
-            self._unwire.pop()()
+
+    def begin(
+        self, trigger: Trigger, reason: str = "", *, grace_period: float | None = None, elapsed: float = 0.0
+    ) -> bool:
+        """As the drain coordinator's, and see to it that the deadline is kept."""
+        began = super().begin(trigger, reason, grace_period=grace_period, elapsed=elapsed)
+        if began and self._mode is Mode.ACTIVE:
+            # Not on our event loop: a user's callback may block that.
+            threading.Thread(target=self._keep_deadline, name="graceful deadline", daemon=True).start()
+        return began
+
+    def _keep_deadline(self) -> None:
+        while not self._uninstalled.wait(self.enforce_deadline()):
+            pass
 
     # For install()
 
@@ -206,6 +225,7 @@ class Coordinator(DrainCoordinator):
         """Hold the signals and start the thread; in an inert or deferred service, do nothing."""
         if self._mode is not Mode.ACTIVE:
             return
+        self._uninstalled.clear()
         if self._signals is not None:
             self._signals.install()
         with suppress(anyio.NoEventLoopError):  # installed at import: the lifespan's loop will be the application's
@@ -243,6 +263,7 @@ class Coordinator(DrainCoordinator):
         """The application's lifespan begins, in its event loop."""
         if self.life.stopped.is_set() and self.server_stopped_first:
             self.new_life()
+        self._uninstalled.clear()
         self.adopt_loop()
         self._readiness.starting = True
         if self._signals is not None and threading.current_thread() is threading.main_thread():
@@ -263,16 +284,13 @@ class Coordinator(DrainCoordinator):
         if not await to_thread.run_sync(stopped.wait, limit, abandon_on_cancel=True):
             logger.warning("the leave was not over when the application's teardown had to begin")
         if self.server_stopped_first:
-            self._runtime.stop()
-            if self._signals is not None:
-                self._signals.uninstall()
+            self._shut_down()
 
     # In the thread
 
     async def _main(self) -> None:
         loop = asyncio.get_running_loop()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.enforce_deadline)
             tasks.start_soon(self._pump_signals)
             tasks.start_soon(serve_control, self)
             report_plan(self.settings, self.plan, os.environ)
@@ -281,7 +299,7 @@ class Coordinator(DrainCoordinator):
                 tasks.cancel_scope.cancel()
             elif self._signals is not None:
                 self._signals.release(self.signum, remaining=max(0.0, self.remaining))
-            # The thread stays: a later signal must not reach the server, and the deadline must be kept.
+            # The thread stays: a later signal must not reach the server.
 
     async def _pump_signals(self) -> None:
         if self._signals is None:

@@ -1,0 +1,421 @@
+"""A leave in virtual time: the order, the waits to the instant, and what every trigger means."""
+
+import signal
+
+import pytest
+
+from graceful.core.budget import Plan
+from graceful.core.inflight import NotAcceptingError
+from graceful.core.leave import Trigger
+from graceful.core.phases import Phase
+from tests.coordinators import Rig
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.fixture
+def rig():
+    rigs = []
+
+    def make(**how):
+        rigs.append(Rig(**how))
+        return rigs[-1]
+
+    yield make
+    for each in rigs:
+        each.close()
+
+
+def test_everything_of_ours_happens_in_order(rig):
+    """Withdraw, wait, stop consuming, finish, clean up last-first, deregister; then stopped."""
+    r = rig()
+    r.on_drain("pause")
+    r.on_cleanup("close pool")
+    r.on_cleanup("flush")
+    r.serving()
+    r.coordinator.signalled(TERM)
+    r.until(Phase.STOPPED)
+    assert r.calls == [
+        *("start", "serve", "withdraw", "keep_withdrawn", "pause", "pause done"),
+        *("flush", "flush done", "close pool", "close pool done", "deregister"),
+    ]
+    assert r.coordinator.report.clean
+    assert r.exits == []
+
+
+def test_the_wait_is_whole_and_counts_from_the_first_verification(rig):
+    """OUT_OF_SERVICE is verified after 0.5 s: the lame duck ends 95 s later, not 95 s after SIGTERM."""
+    r = rig(grace_period=200.0).serving()
+    began = r.now
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) - began == pytest.approx(95.5)
+
+
+def test_the_wait_is_whole_when_the_registry_is_down(rig):
+    """Nothing could be verified: the whole window is served all the same, from the first try on, and it is said."""
+    r = rig(withdraw_after=None).serving()
+    began = r.now
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) - began == pytest.approx(95)
+    r.until(Phase.STOPPED)
+    assert not r.coordinator.report.clean
+    assert "HTTP 503" in str(r.coordinator.report)
+
+
+def test_after_a_hook_the_app_serves_until_sigterm(rig):
+    """The wait is over after 95.5 s, the hook is answered; the kubelet's SIGTERM comes 7 s later."""
+    r = rig(grace_period=200.0).serving()
+    visit = r.coordinator.prestop(elapsed=0.0, grace=200.0)
+    r.loop.advance(95.6)
+    assert r.coordinator.life.wait_is_over
+    visit.answered()
+    r.loop.advance(7)
+    assert r.phase is Phase.LAME_DUCK
+    key = r.coordinator.enter("GET", "/")
+    r.coordinator.leave(key)
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) == pytest.approx(r.now, abs=0.1)
+    r.until(Phase.STOPPED)
+    assert r.coordinator.report.late_requests == 1
+    assert r.coordinator.report.clean
+
+
+def test_sigterm_while_the_hook_waits_means_two_seconds_are_left(rig):
+    """The kubelet has given up on its hook: drain at once, and be gone before SIGKILL."""
+    r = rig().serving()
+    r.coordinator.prestop(elapsed=0.0, grace=130.0)
+    r.loop.advance(10)
+    r.coordinator.enter("GET", "/slow")
+    told = r.now
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) - told < 0.1
+    assert r.until(Phase.STOPPED) - told < 2
+    assert r.coordinator.report.unfinished[0].name == "GET /slow"
+
+
+def test_a_hook_that_was_killed_does_not_cut_the_wait(rig):
+    """Its connection broke: SIGTERM is the ordinary one, and the wait goes on to its end."""
+    r = rig(grace_period=200.0).serving()
+    began = r.now
+    visit = r.coordinator.prestop(elapsed=0.0, grace=200.0)
+    r.loop.advance(10)
+    visit.lost()
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) - began == pytest.approx(95.5)
+
+
+def test_a_hook_run_by_hand_leads_to_a_drain_all_the_same(rig):
+    """No SIGTERM comes: the app drains in time for its deadline, and says why."""
+    r = rig(grace_period=130.0).serving()
+    began = r.now
+    r.coordinator.prestop(elapsed=0.0, grace=130.0).answered()
+    assert r.until(Phase.DRAINING) - began == pytest.approx(100)
+    r.until(Phase.STOPPED)
+    assert "no SIGTERM came after the preStop hook" in str(r.coordinator.report)
+    assert r.exits == []
+
+
+def test_the_hooks_own_time_counts(rig):
+    """The hook started 40 s ago (a slow CPU, a paused node): the deadline is the hook's start plus the grace period."""
+    r = rig(grace_period=130.0).serving()
+    began = r.now
+    r.coordinator.prestop(elapsed=40.0, grace=130.0)
+    assert r.coordinator.life.leave.budget.deadline - began == pytest.approx(90)
+    # 90 s for what was planned as 95 + 30: the wait gets its proportion.
+    assert r.until(Phase.DRAINING) - began == pytest.approx(90 * 95 / 125)
+
+
+def test_a_hook_that_knows_of_less_grace_shortens_the_leave(rig):
+    """The pod was deleted with --grace-period, or a policy cut it."""
+    r = rig(grace_period=130.0).serving()
+    r.coordinator.prestop(elapsed=0.0, grace=50.0)
+    assert r.coordinator.life.leave.budget.deadline - r.now == pytest.approx(50)
+
+
+def test_two_hooks_are_one_leave(rig):
+    """The kubelet may run the hook twice: both join, both are answered, every callback runs once."""
+    r = rig(grace_period=200.0)
+    r.on_cleanup("once")
+    r.serving()
+    first = r.coordinator.prestop(elapsed=0.0, grace=200.0)
+    r.loop.advance(50)
+    second = r.coordinator.prestop(elapsed=0.0, grace=200.0)
+    assert second.within < first.within
+    r.loop.advance(46)
+    first.answered()
+    second.answered()
+    r.coordinator.signalled(TERM)
+    r.until(Phase.STOPPED)
+    late = r.coordinator.prestop(elapsed=0.0, grace=200.0)
+    assert late.within == 0
+    assert r.calls.count("once") == r.calls.count("withdraw") == r.calls.count("deregister") == 1
+
+
+def test_a_hook_hears_what_happens(rig):
+    """Its messages end when the wait is over."""
+    r = rig().serving()
+    visit = r.coordinator.prestop(elapsed=0.0, grace=130.0)
+
+    async def listen():
+        return [line async for line in visit.messages()]
+
+    heard = r.loop.run_until_complete(listen())
+    assert heard[0].startswith("leaving because of the preStop hook")
+    assert "OUT_OF_SERVICE verified on 1 of 1 servers" in heard[1]
+    assert visit.summary() == (True, "the wait is over: nobody calls any more, ready for SIGTERM")
+
+
+def test_an_interrupt_is_a_person_and_waits_for_nobody(rig):
+    """Ctrl-C on a laptop."""
+    r = rig().serving()
+    began = r.now
+    r.coordinator.signalled(INT)
+    assert r.until(Phase.STOPPED) - began < 1.5
+    assert "deregister" in r.calls
+    assert r.coordinator.signum == INT
+
+
+def test_an_interrupt_ends_the_wait_that_a_sigterm_began(rig):
+    """A person loses patience; what is in flight still finishes."""
+    r = rig().serving()
+    r.coordinator.signalled(TERM)
+    r.loop.advance(10)
+    key = r.coordinator.enter("GET", "/slow")
+    r.coordinator.signalled(INT)
+    r.loop.advance(3)
+    assert r.phase is Phase.DRAINING
+    r.coordinator.leave(key)
+    r.until(Phase.STOPPED, 1)
+    assert r.exits == []
+
+
+def test_a_second_interrupt_forces(rig):
+    """After the second Ctrl-C nothing is waited for: exit 1, with the report."""
+    r = rig().serving()
+    r.coordinator.enter("job 42")
+    r.coordinator.signalled(INT)
+    r.loop.advance(0.5)
+    r.coordinator.signalled(INT)
+    assert r.exits == []  # within a second of the first: dumb-init and the terminal both delivered it
+    r.loop.advance(0.6)
+    r.coordinator.signalled(INT)
+    (status, report, _) = r.exits[0]
+    assert status == 1
+    assert "a second SIGINT forced it" in str(report)
+
+
+def test_a_second_sigterm_is_ignored_in_the_lame_duck_and_forces_from_the_drain_on(rig):
+    """The platform may repeat itself; a person with `kill` who means it is heard when waiting can help no more."""
+    r = rig().serving()
+    r.coordinator.signalled(TERM)
+    r.loop.advance(30)
+    r.coordinator.signalled(TERM)
+    r.loop.advance(1)
+    assert r.phase is Phase.LAME_DUCK
+    r.coordinator.enter("GET", "/endless")
+    r.until(Phase.DRAINING)
+    r.coordinator.signalled(TERM)
+    assert [status for status, *_ in r.exits] == [1]
+    assert r.exits[0][1].unfinished[0].name == "GET /endless"
+
+
+def test_signals_within_a_second_are_one(rig):
+    """A forwarding parent and the group both deliver; in the drain that must not force."""
+    r = rig(plan=Plan(propagation=0), grace_period=60.0).serving()
+    r.coordinator.enter("GET", "/slow")
+    r.coordinator.signalled(TERM)
+    r.until(Phase.DRAINING)
+    r.loop.advance(0.3)
+    r.coordinator.signalled(TERM)
+    assert r.exits == []
+
+
+def test_the_drain_ends_when_nothing_is_in_flight(rig):
+    """Not a moment later, and not before."""
+    r = rig(registry=False, plan=Plan(propagation=10, announce=0, deregister=0), grace_period=60.0).serving()
+    keys = [r.coordinator.enter("GET", f"/{n}") for n in range(3)]
+    r.coordinator.signalled(TERM)
+    r.until(Phase.DRAINING)
+    for key in keys:
+        r.loop.advance(2)
+        assert r.phase is Phase.DRAINING
+        r.coordinator.leave(key)
+    r.loop.settle()
+    assert r.phase is Phase.STOPPED
+    with pytest.raises(NotAcceptingError):
+        r.coordinator.enter("GET", "/late")
+
+
+def test_what_does_not_finish_is_named_and_does_not_keep_the_rest_from_happening(rig):
+    """After the drain timeout: the report names it, the pools are closed, the instance is deregistered."""
+    r = rig()
+    r.on_cleanup("close pool")
+    r.serving()
+    r.coordinator.enter("GET", "/endless")
+    r.coordinator.signalled(TERM)
+    drained = r.until(Phase.CLEANUP) - r.coordinator.life.lifecycle.entered(Phase.DRAINING)
+    assert drained == pytest.approx(20)
+    r.until(Phase.STOPPED)
+    assert "GET /endless" in str(r.coordinator.report)
+    assert r.calls[-2:] == ["close pool done", "deregister"]
+
+
+def test_consumers_finish_what_they_have_in_hand_while_they_are_told_to_stop(rig):
+    """`on_drain` takes two seconds to stop the consumer; a message fetched meanwhile may still come in."""
+    r = rig()
+    r.on_drain("stop consumer", seconds=2)
+    r.serving()
+    r.coordinator.signalled(TERM)
+    r.until(Phase.DRAINING)
+    r.loop.advance(1)
+    key = r.coordinator.enter("message 7")
+    r.loop.advance(1.5)
+    with pytest.raises(NotAcceptingError):
+        r.coordinator.enter("message 8")
+    assert r.phase is Phase.DRAINING
+    r.coordinator.leave(key)
+    r.until(Phase.STOPPED, 2)
+    assert r.coordinator.report.clean
+
+
+@pytest.mark.parametrize("broken", ["start", "serve", "withdraw", "keep_withdrawn", "deregister"])
+def test_a_registry_that_breaks_never_skips_a_later_stage(rig, broken):
+    """The failure is in the report; everything after it still happens."""
+    r = rig(fails=(broken,))
+    r.on_cleanup("close pool")
+    r.serving()
+    r.coordinator.signalled(TERM)
+    r.until(Phase.STOPPED)
+    assert f"{broken} is broken" in str(r.coordinator.report)
+    assert "close pool done" in r.calls
+    assert "deregister" in r.calls
+
+
+def test_callbacks_that_fail_or_hang_do_not_keep_the_others_from_running(rig):
+    """LIFO, each with its own time, all recorded by name."""
+    r = rig()
+    r.on_cleanup("first registered")
+    r.on_cleanup("hangs", seconds=1000, timeout=1)
+    r.on_cleanup("fails", error=ValueError("no"))
+    r.serving()
+    r.coordinator.signalled(TERM)
+    r.until(Phase.STOPPED)
+    assert [str(record).split(" after")[0] for record in r.coordinator.report.callbacks] == [
+        "fails failed",
+        "hangs timed out",
+        "first registered completed",
+    ]
+    assert "hangs timed out after 1.00s" in str(r.coordinator.report)
+
+
+def test_every_callback_runs_even_when_the_time_is_over(rig):
+    """Five that hang use up the phase's five seconds; the last still gets its moment."""
+    r = rig()
+    r.on_cleanup("last")
+    for n in range(5):
+        r.on_cleanup(f"hangs {n}", seconds=1000, timeout=2)
+    r.serving()
+    r.coordinator.signalled(TERM)
+    r.until(Phase.STOPPED)
+    assert "last done" in r.calls
+    assert r.exits == []
+
+
+def test_at_the_deadline_the_process_ends_itself(rig):
+    """A callback blocks graceful's own event loop: the thread that keeps the deadline ends the process, exit 1."""
+    r = rig(plan=Plan(propagation=0), grace_period=35.0).serving()
+    r.coordinator.enter("GET", "/endless")
+    began = r.now
+    r.coordinator.signalled(TERM)
+    r.tasks[0].cancel()
+    r.loop.advance(35)
+    (status, report, when) = r.exits[0]
+    assert status == 1
+    assert when - began == pytest.approx(34.75)
+    assert report.overdue
+    assert "GET /endless (34.8s)" in str(report)
+    assert "the deadline was there" in str(report)
+
+
+def test_a_service_that_was_never_ready_has_nobody_to_wait_for(rig):
+    """SIGTERM during the start-up: out at once, nothing was announced, nothing is deregistered."""
+    r = rig()
+    r.on_cleanup("close pool")
+    r.loop.advance(1)
+    assert r.phase is Phase.STARTING
+    r.coordinator.signalled(TERM)
+    r.until(Phase.STOPPED, 2)
+    assert r.calls == ["start", "close pool", "close pool done"]
+
+
+def test_a_service_that_was_never_ready_but_was_called_waits(rig):
+    """A request came before it was ready (no readiness probe is set up): there are callers."""
+    r = rig()
+    r.coordinator.leave(r.coordinator.enter("GET", "/"))
+    r.coordinator.signalled(TERM)
+    r.loop.advance(90)
+    assert r.phase is Phase.LAME_DUCK
+
+
+def test_a_server_that_stops_by_itself_is_followed_at_once(rig):
+    """`limit_max_requests`, a test client's end: nobody can reach us, nobody is ended by force."""
+    r = rig().serving()
+    stopped = r.coordinator.server_stops()
+    r.until(Phase.STOPPED, 3)
+    assert stopped.is_set()
+    assert r.coordinator.server_stopped_first
+    r.loop.advance(1000)
+    assert r.exits == []
+
+
+def test_drain_by_call_is_the_same_leave(rig):
+    """`coordinator.drain()`: the wait, the order, the report with its reason."""
+    r = rig(grace_period=200.0).serving()
+    began = r.now
+    r.coordinator.begin(Trigger.CALL, "the queue is empty")
+    assert r.until(Phase.DRAINING) - began == pytest.approx(95.5)
+    r.until(Phase.STOPPED)
+    assert "after the queue is empty" in str(r.coordinator.report)
+    assert r.coordinator.signum == TERM
+
+
+def test_ready_and_leave_at_the_same_instant_never_becomes_ready(rig):
+    """The leave was first: the service goes from STARTING to the lame duck and is not announced."""
+    r = rig()
+    r.loop.settle()
+    r.readiness.by_hand = True
+    r.coordinator.begin(Trigger.CALL)
+    r.until(Phase.STOPPED, 5)
+    assert "serve" not in r.calls
+
+
+def test_a_new_life_begins_with_the_callbacks_of_the_import_and_not_of_the_last_start_up(rig):
+    """A test client starts and stops one application several times."""
+    r = rig()
+    r.on_cleanup("from the import")
+    r.readiness.starting = True
+    r.on_cleanup("from the start-up")
+    r.serving()
+    r.coordinator.server_stops()
+    r.until(Phase.STOPPED)
+    r.coordinator.new_life()
+    assert r.phase is Phase.STARTING
+    names = [callback.name for callback in r.coordinator.life.cleanup_callbacks.drain()]
+    assert names == ["from the import"]
+
+
+def test_cut_grace_shortens_every_part_and_starves_none(rig):
+    """30 s instead of 130: the wait is cut, but drain, cleanup and deregistration still get their turn."""
+    r = rig(grace_period=30.0)
+    r.on_cleanup("close pool", seconds=0.3)
+    r.serving()
+    began = r.now
+    key = r.coordinator.enter("GET", "/slow")
+    r.coordinator.signalled(TERM)
+    waited = r.until(Phase.DRAINING) - began
+    assert 20 < waited < 25
+    r.loop.advance(2)
+    r.coordinator.leave(key)
+    assert r.until(Phase.STOPPED) - began < 30
+    assert r.exits == []
+    assert r.coordinator.report.clean
