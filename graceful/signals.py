@@ -47,6 +47,9 @@ logger = logging.getLogger("graceful.signals")
 _POLL_START_DELAY = 0.05
 _POLL_START_PERIOD = 10.0
 _POLL_LATER_DELAY = 1.0
+# A signal that comes just as the main thread enters a system call, or to another thread, is noted by the interpreter,
+# but its handler runs only when the call returns, which may be never. So the main thread is interrupted now and then.
+_PROD_PERIOD = 1.0
 # After a release a server puts back what it found, and the process ends: a second SIGTERM would find that.
 _POLL_RELEASED_DELAY = 0.01
 # How long uninstall() in another thread waits for the main thread, which may be inside a long C call.
@@ -200,11 +203,13 @@ class SignalHold:
             self._hurry.set()
         forwarder = asyncio.create_task(self._pass_on(tap), name="graceful-signal-tap")
         try:
-            started = time.monotonic()
+            started = prodded = time.monotonic()
             while self._active and not forwarder.done():
-                if self._requests or takeover.is_displaced():
+                now = time.monotonic()
+                if self._requests or takeover.is_displaced() or now >= prodded + _PROD_PERIOD:
                     self._interrupt_main_thread()
-                starting = time.monotonic() < started + _POLL_START_PERIOD
+                    prodded = now
+                starting = now < started + _POLL_START_PERIOD
                 await self._pause(_POLL_START_DELAY if starting else _POLL_LATER_DELAY)
         finally:
             forwarder.cancel()

@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import pytest
 import uvicorn
 
+from graceful._wakeup import WakeupTap
 from graceful.servers.uvicorn import UvicornOwner
 from graceful.signals import Handover, SignalHold
 
@@ -246,7 +248,18 @@ def program(*arguments: str) -> contextlib.AbstractContextManager[Child]:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=str)
 @pytest.mark.parametrize(
     "style",
-    ["asyncio-before", "asyncio-inside", "uvloop-before", "uvloop-inside", "wait", "join", "sleep", "select", "busy"],
+    [
+        "asyncio-before",
+        "asyncio-inside",
+        "uvloop-before",
+        "uvloop-inside",
+        "asyncio-busy-before",
+        "wait",
+        "join",
+        "sleep",
+        "select",
+        "busy",
+    ],
 )
 def test_a_program_without_an_owner_ends_with_0_when_released(style: str, signum: signal.Signals) -> None:
     """Asyncio, or a main thread that is blocked in some call: SystemExit(0), and `finally` blocks run."""
@@ -286,6 +299,28 @@ def test_a_loops_signal_handler_runs_at_the_release_and_once(style: str, loop: s
         assert running.exit_code() == 0, running.text
         assert running.lines.count("stop") == 1
         assert running.lines[-1] == "main-ends"
+
+
+def test_a_signal_that_another_thread_took_is_noticed() -> None:
+    """The interpreter runs handlers in the main thread only, and does not wake it for that."""
+    with program("elsewhere") as running:
+        running.wait_for("working")
+        running.wait_for("held 15$")
+        running.tell("release")
+        assert running.exit_code() == 0, running.text
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_anyios_signal_receiver_receives_at_the_release(backend: str) -> None:
+    """The way out for programs on trio, where nothing else can end the run in order."""
+    with program("receiver", backend) as running:
+        running.wait_for("working")
+        running.signal(signal.SIGTERM)
+        running.wait_for("held 15$")
+        assert "received 15" not in running.lines
+        running.tell("release")
+        assert running.exit_code() == 0, running.text
+        assert running.lines[-2:] == ["received 15", "main-ends"]
 
 
 @pytest.mark.parametrize("style", ["user-before", "user-after", "user-after-chained"])
@@ -372,6 +407,53 @@ def test_release_and_ensure_without_a_hold_do_nothing() -> None:
     assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGURG)] == before
 
 
+@pytest.fixture
+def loop_end() -> Iterator[socket.socket]:
+    """The wake-up descriptor of a loop, as far as the interpreter and the tap can see: what arrives there."""
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        reading.setblocking(False)
+        writing.setblocking(False)
+        before = signal.set_wakeup_fd(writing.fileno())
+        yield reading
+        signal.set_wakeup_fd(before)
+
+
+def test_the_tap_passes_on_all_but_the_held_signals_and_wakes_the_loop_for_those(loop_end: socket.socket) -> None:
+    """A held signal's byte comes as 0: uvloop would sleep on without it, and our own handler would not run."""
+    tap = WakeupTap()
+    hang_up = signal.signal(signal.SIGHUP, lambda *_: None)
+    window = signal.signal(signal.SIGWINCH, lambda *_: None)
+    try:
+        tap.take()
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGWINCH)
+        assert tap.pass_on({signal.SIGHUP})
+        assert loop_end.recv(16) == bytes((0, signal.SIGWINCH))
+        # What is still on its way when the tap is taken out arrives too, and all that comes after it.
+        signal.raise_signal(signal.SIGWINCH)
+        tap.give_back({signal.SIGHUP})
+        signal.raise_signal(signal.SIGHUP)
+        assert loop_end.recv(16) == bytes((signal.SIGWINCH, signal.SIGHUP))
+        assert not tap.pass_on(())
+    finally:
+        signal.signal(signal.SIGHUP, hang_up)
+        signal.signal(signal.SIGWINCH, window)
+
+
+def test_the_tap_does_not_put_back_a_descriptor_that_is_another_file_by_now(loop_end: socket.socket) -> None:
+    """A loop that was closed meanwhile: its number may be anybody's."""
+    tap = WakeupTap()
+    number = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(number)
+    tap.take()
+    other, far = socket.socketpair()
+    with other, far:
+        os.dup2(other.fileno(), number)
+        tap.give_back(())
+        assert signal.set_wakeup_fd(-1) == -1
+
+
 # -- the uvicorn adapter -------------------------------------------------------------------------------------------
 
 
@@ -413,6 +495,29 @@ def test_uvicorn_captures_nothing_when_it_was_there_first() -> None:
     assert not UvicornOwner().missed(server.handle_exit)
     hand_over(server, signal.SIGTERM, over_ours=True)
     assert set(UvicornOwner().missed(server.handle_exit)) == {signal.SIGTERM}
+
+
+def test_a_signal_that_uvicorn_had_before_us_is_told_once() -> None:
+    """It came in the gap of the poll: the server is going, and the others have to hear of it."""
+    hold = SignalHold(owners=[UvicornOwner()])
+    found = signal.getsignal(signal.SIGTERM)
+    server = uvicorn_server(None)
+
+    async def first_two() -> list[int]:
+        received = hold.receive()
+        return [await anext(received), await anext(received)]
+
+    hold.install()
+    try:
+        server.handle_exit(signal.SIGTERM, None)
+        for _ in range(2):
+            signal.signal(signal.SIGTERM, server.handle_exit)
+            hold.ensure()
+        signal.raise_signal(signal.SIGINT)  # comes next, if SIGTERM is told once
+        assert asyncio.run(first_two()) == [signal.SIGTERM, signal.SIGINT]
+    finally:
+        hold.uninstall()
+        signal.signal(signal.SIGTERM, found)
 
 
 def test_uvicorn_is_known_by_its_shape() -> None:

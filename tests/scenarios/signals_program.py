@@ -31,7 +31,9 @@ def _terminate_in_the_window() -> None:
 
 os.register_at_fork(after_in_child=_terminate_in_the_window)
 
-from graceful.signals import SignalHold  # noqa: E402  after the hook above
+import anyio  # noqa: E402  after the hook above
+
+from graceful.signals import SignalHold  # noqa: E402
 from tests.scenarios.signals_support import Keeper, say  # noqa: E402
 
 if TYPE_CHECKING:
@@ -77,6 +79,25 @@ async def work_forever(*, install: bool) -> None:
         say("cleaned")
 
 
+async def compute_forever() -> None:
+    """Almost always inside the coroutine: that is where a signal finds the main thread."""
+    say("working")
+    try:
+        while True:
+            time.sleep(0.01)  # noqa: ASYNC251  on purpose
+            await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        say("cancelled")
+        raise
+    finally:
+        say("cleaned")
+
+
+def busy_asyncio_program() -> None:
+    keeper.start()
+    asyncio.run(compute_forever())
+
+
 def asyncio_program(loop: str, *, inside: bool) -> None:
     if not inside:
         keeper.start()
@@ -90,6 +111,19 @@ def blocked_in(call: Callable[[], object]) -> None:
         call()
     finally:
         say("cleaned")
+
+
+def signalled_elsewhere() -> None:
+    """1. Held. 2. SIGTERM is delivered to another thread, while the main thread waits. 3. It is held all the same."""
+    keeper.start()
+    say("working")
+
+    def signal_itself() -> None:
+        time.sleep(0.3)  # until the main thread waits; too early, and the test proves less
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    threading.Thread(target=signal_itself, daemon=True).start()
+    threading.Event().wait()
 
 
 def join_a_thread() -> None:
@@ -152,6 +186,22 @@ def loop_handler(when: str, loop: str) -> None:
             runner.run(until_finished(stop))
     else:
         run(be_stopped(install=when == "inside", stop=stop), loop)
+    say("main-ends")
+
+
+def receiver(backend: str) -> None:
+    """1. Held. 2. anyio's receiver takes SIGTERM, on asyncio or trio. 3. It receives it at the release."""
+
+    async def main() -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            keeper.hold.ensure()
+            say("working")
+            async for signum in signals:
+                say("received", int(signum))
+                break
+
+    keeper.start()
+    anyio.run(main, backend=backend)
     say("main-ends")
 
 
@@ -404,6 +454,9 @@ STORIES: dict[str, Callable[..., None]] = {
     "asyncio-inside": functools.partial(asyncio_program, "asyncio", inside=True),
     "uvloop-before": functools.partial(asyncio_program, "uvloop", inside=False),
     "uvloop-inside": functools.partial(asyncio_program, "uvloop", inside=True),
+    "asyncio-busy-before": busy_asyncio_program,
+    "elsewhere": signalled_elsewhere,
+    "receiver": receiver,
     "wait": functools.partial(blocked_in, threading.Event().wait),
     "join": functools.partial(blocked_in, join_a_thread),
     "sleep": functools.partial(blocked_in, functools.partial(time.sleep, 60)),
