@@ -118,6 +118,13 @@ class TestNodeOverTime:
         assert ask(node, 1120, "GET", "apps", "A") == UP, "both timers are due, and the cache's is first"
         assert ask(node, 1140, "GET", "apps", "A") == 404
 
+    def test_timers_run_in_the_order_in_which_they_were_due(self) -> None:
+        """Nobody asks for 100 s: refresh at 1020 and 1050, eviction at 1060, and the refresh at 1080 shows it."""
+        node = self.node()
+        assert ask(node, 1001, "GET", "apps", "A") == UP
+        node.registry.register(instance(lease_duration=20), 1002)
+        assert ask(node, 1100, "GET", "apps", "A") == 404
+
     def test_a_lease_with_a_heartbeat_lasts_twice_as_long(self) -> None:
         """180 s after the heartbeat."""
         node = self.node(eviction_interval=1.0)

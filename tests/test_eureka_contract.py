@@ -781,8 +781,8 @@ def status_in(answer: httpx.Response, caller: Caller) -> str | None:
 
 
 def listed_statuses(caller: Caller) -> set[str | None]:
-    """What the cached views say: all apps, one app, one VIP. (The changes list the deleted, too.)"""
-    views = ("/apps", f"/apps/{caller.app}", f"/vips/{caller.app}")
+    """What the cached views say: all apps, one app, one VIP, one secure VIP. (The changes list the deleted, too.)"""
+    views = ("/apps", f"/apps/{caller.app}", f"/vips/{caller.app}", f"/svips/{caller.app}")
     return {status_in(caller.get(view), caller) for view in views}
 
 
@@ -800,7 +800,7 @@ def stale_after(caller: Caller, change: Any, interval: float) -> set[str | None]
     """What the views said of an UP instance right after a change, before any refresh."""
     for _ in range(ATTEMPTS):
         caller.cancel()
-        caller.register(vipAddress=caller.app)
+        caller.register(vipAddress=caller.app, secureVipAddress=caller.app)
         wait_until(lambda: listed_statuses(caller) == {UP}, "every list says UP")
         wait_for_a_refresh(caller)
         refreshed_at = time.monotonic()

@@ -231,6 +231,7 @@ class _ServerThread(Thread):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             # A request that never ends, such as one whose body does not come, must not hold up the end.
             timeout_graceful_shutdown=1,
         )

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["DataCenter", "Instance", "InstanceStatus", "Lease", "Port", "Registry"]
 
@@ -199,7 +199,7 @@ class Registry:
 
     def evict(self, now: float) -> None:
         """Remove expired leases, oldest first, but never more than 15 % of the registry (and one) in one run."""
-        leases = [lease for _, lease in self._all()]
+        leases = [lease for of_app in self._leases.values() for lease in of_app.values()]
         limit = len(leases) - int(len(leases) * RENEWAL_PERCENT_THRESHOLD)
         expired = sorted((lease for lease in leases if lease.expired(now)), key=lambda lease: lease.renewed_at)
         for lease in expired[:limit]:
@@ -268,8 +268,3 @@ class Registry:
 
     def _lease(self, app: str, instance_id: str) -> Lease | None:
         return self._leases.get(app, {}).get(instance_id)
-
-    def _all(self) -> Iterator[tuple[str, Lease]]:
-        for app, leases in self._leases.items():
-            for lease in leases.values():
-                yield app, lease
