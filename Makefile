@@ -45,7 +45,7 @@ types: $(VENV)/.lint  ## Check the types
 	$(BIN)/mypy $(ARGS)
 
 docs: $(VENV)/.docs  ## Build the documentation into site/; a broken link is an error
-	$(BIN)/mkdocs build --strict $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 bench: $(VENV)/.test  ## Measure the hook's start, the import and the middleware
 	$(BIN)/python -m benchmarks $(ARGS)
