@@ -188,8 +188,11 @@ def _first_problem(problem: Exception) -> RehearsalError:
 def _verdict(rows: Sequence[Row]) -> int:
     """Say what was lost and how, on stderr, and judge graceful alone."""
     for row in rows:
+        name = f"{row.name}, Eureka failing" if row.fault else row.name
         for reason, count in row.tally.reasons.most_common(5):
-            print(f"{row.name}{', Eureka failing' if row.fault else ''}: {count} x {reason}", file=sys.stderr)  # noqa: T201
+            print(f"{name}: {count} x {reason}", file=sys.stderr)  # noqa: T201
+        if row.ghosts:
+            print(f"{name}: {row.ghosts} pods were gone, and still called to the end", file=sys.stderr)  # noqa: T201
     return int(any(not row.clean for row in rows if row.name == GRACEFUL))
 
 
