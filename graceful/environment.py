@@ -15,16 +15,16 @@ __all__ = ["Variable", "find_variable", "nearest", "odd_variables", "service_as_
 
 _PREFIX: Final = "GRACEFUL_"
 _PORT: Final = "GRACEFUL_PORT"
-_WITHOUT_FIELD: Final = frozenset({"GRACEFUL_RUNTIME_DIR"})
+_WITHOUT_FIELD: Final = frozenset({"RUNTIME_DIR"})
 """Read by the hook and by the app before there are settings."""
 
 _SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
+_SERVICE_HOST: Final = "_SERVICE_HOST"
 _SERVICE_LINK: Final = re.compile(
-    r"(?P<service>GRACEFUL(_[A-Z0-9_]+?)?)_"
-    r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+    r"_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""What Kubernetes gives every container of a namespace in which a Service is named `graceful` or `graceful-…`
-(kubelet, `pkg/kubelet/envvars`; `enableServiceLinks` is on by default)."""
+"""What Kubernetes gives every container of a namespace in which a Service is named `graceful` or `graceful-…`, after
+the Service's name (kubelet, `pkg/kubelet/envvars`; `enableServiceLinks` is on by default)."""
 
 
 class Variable(NamedTuple):
@@ -60,11 +60,18 @@ def odd_variables(settings: Iterable[str], environ: Mapping[str, str]) -> list[s
         settings: the names of all settings.
         environ: the environment.
     """
-    known = {_PREFIX + name.upper() for name in settings} | _WITHOUT_FIELD
-    return service_as_port(environ) + [
-        f"{name} is set but means nothing to graceful{nearest(name.upper(), known)}"
+    known = {name.upper() for name in settings} | _WITHOUT_FIELD
+    odd = [
+        name
         for name in sorted(environ)
-        if name.upper().startswith(_PREFIX) and name not in known and not _is_service_link(name, environ)
+        if name.upper().startswith(_PREFIX)
+        and name.removeprefix(_PREFIX) not in known
+        and not _is_service_link(name, environ)
+    ]
+    return service_as_port(environ) + [
+        # Compared without the prefix, which makes everything alike.
+        f"{name} is set but means nothing to graceful{nearest(name[len(_PREFIX) :].upper(), known, prefix=_PREFIX)}"
+        for name in odd
     ]
 
 
@@ -80,10 +87,10 @@ def service_as_port(environ: Mapping[str, str]) -> list[str]:
     return [sentence]
 
 
-def nearest(name: str, known: Collection[str]) -> str:
+def nearest(name: str, known: Collection[str], *, prefix: str = "") -> str:
     """`; did you mean …?`, or nothing where no known name is like it."""
     close = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def _is_service_address(name: str, value: str) -> bool:
@@ -91,5 +98,5 @@ def _is_service_address(name: str, value: str) -> bool:
 
 
 def _is_service_link(name: str, environ: Mapping[str, str]) -> bool:
-    link = _SERVICE_LINK.fullmatch(name)
-    return link is not None and f"{link['service']}_SERVICE_HOST" in environ
+    services = [other.removesuffix(_SERVICE_HOST) for other in environ if other.endswith(_SERVICE_HOST)]
+    return any(name.startswith(service) and _SERVICE_LINK.fullmatch(name, len(service)) for service in services)
