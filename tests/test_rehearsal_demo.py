@@ -48,10 +48,10 @@ ROWS = [row("nothing", answered=90, refused=8, cut=2, departures=[SIGNALLED, LEF
 def test_the_table_for_a_terminal() -> None:
     """One row for each run; numbers flush right."""
     assert FORMATS["table"](ROWS).splitlines() == [
-        "run       Eureka            sent  answered  refused  cut  5xx  lost  left in, median (max)  exit codes",
-        "-" * 102,
-        "nothing   well               100        90        8    2    0    10          2.4 s (4.2 s)  1 x SIGTERM, 1 x 0",
-        "graceful  503 for a moment   100       100        0    0    0     0          4.2 s (4.2 s)  3 x 0",
+        "run       Eureka            sent  answered  refused  cut  5xx  lost  left: median (max)  exit codes",
+        "-" * 99,
+        "nothing   well               100        90        8    2    0    10       2.4 s (4.2 s)  1 x SIGTERM, 1 x 0",
+        "graceful  503 for a moment   100       100        0    0    0     0       4.2 s (4.2 s)  3 x 0",
     ]
 
 

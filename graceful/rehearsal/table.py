@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "Row"]
 
-_HEADER: Final = ("run", "Eureka", "sent", "answered", "refused", "cut", "5xx", "lost", "left in, median (max)", "exit codes")
+_HEADER: Final = (
+    "run",
+    "Eureka",
+    "sent",
+    "answered",
+    "refused",
+    "cut",
+    "5xx",
+    "lost",
+    "left: median (max)",
+    "exit codes",
+)
 _NUMBERS: Final = range(2, 9)  # set flush right
 
 
