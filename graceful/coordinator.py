@@ -13,7 +13,7 @@ import anyio
 
 from graceful.core.budget import Budget
 from graceful.core.callbacks import CallbackOutcome, CallbackStack
-from graceful.core.leave import Leave, Reaction, Trigger
+from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
 from graceful.core.phases import Event, Lifecycle, Phase
 from graceful.life import Changes, HookVisit, Life
 
@@ -49,7 +49,8 @@ class DrainCoordinator:
 
     Args:
         plan: gives the plan as it stands now; asked once, when a leave begins.
-        grace_period: seconds that the platform gives, counted from the first trigger.
+        grace_period: gives the seconds that the platform gives, counted from the first trigger; its argument is what
+            the trigger knows of that, or None.
         readiness: tells when the service is ready.
         caller: calls the user's callbacks.
         exit_process: ends the process at once, with a status; given by the caller so that tests survive it.
@@ -61,7 +62,7 @@ class DrainCoordinator:
         self,
         plan: Callable[[], Plan],
         *,
-        grace_period: Callable[[], float],
+        grace_period: Callable[[float | None], float],
         readiness: Readiness,
         caller: AppCaller,
         exit_process: Callable[[int, DrainReport], object],
@@ -157,7 +158,7 @@ class DrainCoordinator:
         Args:
             trigger: what begins it.
             reason: the same for people.
-            grace_period: what the platform gives, where the trigger knows of less than the settings say.
+            grace_period: what the platform gives, as far as the trigger knows.
             elapsed: seconds since the platform began to count.
 
         Returns:
@@ -168,8 +169,10 @@ class DrainCoordinator:
             if life.leave is not None:
                 return False
             now = self._clock()
-            grace = min(self._grace_period(), grace_period or float("inf"))
-            leave = Leave(trigger, reason or trigger.value, Budget(self._plan(), now - elapsed + grace))
+            grace = self._grace_period(grace_period)
+            # However late the hook got through: the kubelet sends SIGTERM before SIGKILL, with two seconds in between.
+            left = max(grace - elapsed, min(grace, KUBELET_LAST_CHANCE))
+            leave = Leave(trigger, reason or trigger.value, Budget(self._plan(), now + left))
             if self.phase is Phase.STARTING and not self._announced and not life.in_flight.accepted:
                 leave.skip_wait = True  # never ready, so nobody ever heard of this instance or has to forget it
             life.leave = leave
@@ -292,7 +295,7 @@ class DrainCoordinator:
             await self._changes.until(lambda: leave.skip_wait, life.wait_ends)
             self._end_wait(life)
             # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.
-            if not await self._changes.until(lambda: leave.may_drain, latest):
+            if not await self._changes.until(lambda: leave.may_drain, leave.budget.sigterm_until(self._clock())):
                 self._problem(f"no SIGTERM came after {leave.reason}: leaving all the same (was it run by hand?)")
             tasks.cancel_scope.cancel()
 

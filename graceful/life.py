@@ -29,12 +29,14 @@ class Changes:
     """Lets tasks of one event loop wait until a condition holds, whoever changed what it looks at."""
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        # Made when somebody waits: this object may be made inside another event loop, of another kind even.
+        self._event: anyio.Event | None = None
 
     def notify(self) -> None:
         """Something has changed. On the event loop only."""
-        event, self._event = self._event, anyio.Event()
-        event.set()
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
 
     async def until(self, holds: Callable[[], object], deadline: float | None = None) -> bool:
         """Wait until a condition holds, or the deadline is there.
@@ -49,6 +51,7 @@ class Changes:
         scope = anyio.CancelScope() if deadline is None else anyio.CancelScope(deadline=deadline)
         with scope:
             while not holds():
+                self._event = self._event or anyio.Event()
                 await self._event.wait()
         return bool(holds())
 

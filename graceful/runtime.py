@@ -87,7 +87,9 @@ class Runtime:
         try:
             anyio.run(self._supervise)
         except Exception:
-            logger.exception("graceful's own thread ended by an error; the process goes on without it")
+            logger.exception(
+                "graceful's own thread ended by an error: the process goes on without it, and leaves as its server does"
+            )
 
     async def _supervise(self) -> None:
         with anyio.CancelScope() as scope:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import logging
 import os
@@ -88,7 +87,7 @@ class Coordinator(DrainCoordinator):
         )
         super().__init__(
             lambda: self.plan,
-            grace_period=lambda: settings.effective_grace_period(self.plan),
+            grace_period=lambda told: settings.effective_grace_period(self.plan, told),
             readiness=readiness,
             caller=caller,
             make_registry=make_registry,
@@ -289,17 +288,23 @@ class Coordinator(DrainCoordinator):
     # In the thread
 
     async def _main(self) -> None:
-        loop = asyncio.get_running_loop()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._pump_signals)
-            tasks.start_soon(serve_control, self)
-            report_plan(self.settings, self.plan, os.environ)
-            await self.run(loop.call_soon_threadsafe)
-            if self.server_stopped_first:
-                tasks.cancel_scope.cancel()
-            elif self._signals is not None:
-                self._signals.release(self.signum, remaining=max(0.0, self.remaining))
-            # The thread stays: a later signal must not reach the server.
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._pump_signals)
+                tasks.start_soon(serve_control, self)
+                report_plan(self.settings, self.plan, os.environ)
+                await self.run(self._runtime.call_soon)
+                if self.server_stopped_first:
+                    tasks.cancel_scope.cancel()
+                elif self._signals is not None:
+                    self._signals.release(self.signum, remaining=max(0.0, self.remaining))
+                # The thread stays: a later signal must not reach the server.
+        except Exception:
+            # Nobody would ever release the signals that are held: give them back, and let the server see the next.
+            if self._signals is not None:
+                self._signals.uninstall()
+            self.life.stopped.set()
+            raise
 
     async def _pump_signals(self) -> None:
         if self._signals is None:

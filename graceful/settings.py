@@ -216,10 +216,17 @@ class Settings(BaseSettings):
             margin=self.margin,
         )
 
-    def effective_grace_period(self, plan: Plan) -> float:
-        """The grace period: as set, else what Kubernetes gives by default, else what the plan comes to."""
+    def effective_grace_period(self, plan: Plan, told: float | None = None) -> float:
+        """The grace period: as set, else as told, else what Kubernetes gives by default, else what the plan comes to.
+
+        Args:
+            plan: the plan.
+            told: what the hook knows of it; less than what was set is believed (it was cut), more is not.
+        """
         if self.grace_period is not None:
-            return self.grace_period
+            return self.grace_period if told is None else min(self.grace_period, told)
+        if told is not None:
+            return told
         return KUBERNETES_DEFAULT_GRACE if self.kubernetes else max(plan.total, 1.0)
 
 

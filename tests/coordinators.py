@@ -73,7 +73,7 @@ class Rig:
         self.readiness = Readiness(caller)
         self.coordinator = DrainCoordinator(
             lambda: plan,
-            grace_period=lambda: grace_period,
+            grace_period=lambda told: min(grace_period, told or grace_period),
             readiness=self.readiness,
             caller=caller,
             make_registry=(lambda: self.registry) if registry else None,

@@ -121,8 +121,24 @@ def test_the_hooks_own_time_counts(rig):
     began = r.now
     r.coordinator.prestop(elapsed=40.0, grace=130.0)
     assert r.coordinator.life.leave.budget.deadline - began == pytest.approx(90)
-    # 90 s for what was planned as 95 + 30: the wait gets its proportion.
-    assert r.until(Phase.DRAINING) - began == pytest.approx(90 * 95 / 125)
+    # 90 s for what was planned as 95 + 30: the wait gets its proportion. Then SIGTERM is given two seconds to come.
+    r.loop.advance(90 * 95 / 125 - 0.1)
+    assert not r.coordinator.life.wait_is_over
+    r.loop.advance(0.2)
+    assert r.coordinator.life.wait_is_over
+    assert r.until(Phase.DRAINING) - began == pytest.approx(90 * 95 / 125 + 2)
+
+
+def test_a_plan_without_slack_still_serves_until_sigterm(rig):
+    """The grace period is the plan to the second: the hook is answered, and SIGTERM comes a second later."""
+    plan = Plan(announce=0, propagation=10, deregister=0)
+    r = rig(registry=False, plan=plan, grace_period=plan.total).serving()
+    r.coordinator.prestop(elapsed=0.0, grace=plan.total).answered()
+    r.loop.advance(11)
+    assert r.phase is Phase.LAME_DUCK
+    r.coordinator.signalled(TERM)
+    r.until(Phase.STOPPED)
+    assert r.coordinator.report.clean
 
 
 def test_a_hook_that_knows_of_less_grace_shortens_the_leave(rig):

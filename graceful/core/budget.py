@@ -12,6 +12,8 @@ KUBERNETES_DEFAULT_GRACE: Final = 30.0
 """Seconds that a pod gets where `terminationGracePeriodSeconds` is not set (Kubernetes API, PodSpec)."""
 
 _LONGEST: Final = 86_400.0
+_SIGTERM_DELAY: Final = 2.0
+"""Seconds within which the kubelet sends SIGTERM after its hook has ended, on a busy node too."""
 
 
 class BudgetError(ValueError):
@@ -148,6 +150,16 @@ class Budget:
         """When the lame duck must end, whatever it waits for, so that the rest still has its time."""
         remaining = self.remaining(now)
         return now + share_of(remaining, remaining, self.plan.after_wait, ratio=self.plan.propagation)
+
+    def sigterm_until(self, now: float) -> float:
+        """When the lame duck must end that waits for nothing but SIGTERM, after a hook was answered.
+
+        The kubelet sends it moments later; a little of the drain's time is lent for that, so that a plan without any
+        slack does not begin to refuse requests in between.
+        """
+        remaining = self.remaining(now)
+        patience = max(_SIGTERM_DELAY, remaining - self.plan.after_wait)
+        return now + share_of(remaining, patience, self.plan.after_drain)
 
     def drain_until(self, now: float) -> float:
         """When the drain must end."""

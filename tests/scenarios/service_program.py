@@ -1,0 +1,87 @@
+"""A worker that no server manages. Usage: `-m tests.scenarios.service_program asyncio|threads|trio`.
+
+1. It says that it is ready, and works at one job after the other, each of them tracked.
+2. It is told to leave: `on_drain` has it fetch no more, the job in hand is finished.
+3. A cleanup callback takes a second, to its end.
+4. The process exits with 0, although the program itself would go on for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+
+import anyio
+import trio
+
+import graceful
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def threads() -> None:
+    coordinator = graceful.install()
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            with coordinator.track("job"):
+                say("job begins")
+                time.sleep(0.5)
+                say("job ends")
+
+    coordinator.on_drain(stop.set)
+
+    @coordinator.on_cleanup
+    def close() -> None:
+        say("cleanup begins")
+        time.sleep(1)
+        say("cleanup ends")
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    coordinator.ready()
+    threading.Event().wait()
+
+
+async def asynchronous() -> None:
+    coordinator = graceful.install()
+    stop = anyio.Event()
+    home = threading.current_thread()
+
+    @coordinator.on_drain
+    async def pause() -> None:
+        assert threading.current_thread() is home
+        stop.set()
+
+    @coordinator.on_cleanup
+    async def close() -> None:
+        assert threading.current_thread() is home
+        say("cleanup begins")
+        await anyio.sleep(1)
+        say("cleanup ends")
+
+    coordinator.ready()
+    while not stop.is_set():
+        with coordinator.track("job"):
+            say("job begins")
+            await anyio.sleep(0.5)
+            say("job ends")
+    await anyio.sleep_forever()
+
+
+if __name__ == "__main__":
+    match sys.argv[1]:
+        case "threads":
+            threads()
+        case "asyncio":
+            asyncio.run(asynchronous())
+        case "trio":
+            trio.run(asynchronous)

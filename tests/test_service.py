@@ -1,0 +1,177 @@
+"""The whole of it as users start it: real servers and programs, real signals, real requests, real exit codes."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.children import ROOT, child, free_port, get, until
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+SCENARIOS = "tests.scenarios"
+RUNNING = "Uvicorn running on"
+
+
+def start_web(style="cli", loop="asyncio", lifespan="on", **env):
+    """The service of service_web.py; gives its process and its port."""
+    port = free_port()
+    if style == "cli":
+        arguments = ["-m", "uvicorn", f"{SCENARIOS}.service_web:app", f"--port={port}"]
+        arguments += [f"--loop={loop}", f"--lifespan={lifespan}"]
+    else:
+        module = "service_string" if style.endswith("string") else "service_web"
+        arguments = ["-m", f"{SCENARIOS}.{module}", style, loop, lifespan, str(port)]
+    defaults = {
+        "GRACEFUL_PORT": str(port),
+        "GRACEFUL_PROPAGATION_DELAY": "1.5",
+        "GRACEFUL_SCOPE": f"test-{os.getpid()}-{port}",
+    }
+    return child(*arguments, env=defaults | env), port
+
+
+@pytest.mark.parametrize(
+    ("style", "loop", "lifespan", "signum"),
+    [
+        ("cli", "asyncio", "on", TERM),
+        ("cli", "uvloop", "off", TERM),
+        ("cli", "uvloop", "on", INT),
+        ("run-object", "uvloop", "on", TERM),
+        ("run-string", "asyncio", "on", TERM),
+        ("server-object", "asyncio", "off", TERM),
+        ("server-string", "uvloop", "on", TERM),
+        ("server-string", "asyncio", "off", INT),
+        ("serve", "asyncio", "on", TERM),
+        ("serve", "asyncio", "off", INT),
+    ],
+)
+def test_uvicorn_leaves_in_order(style, loop, lifespan, signum):
+    """It serves through the lame duck, cleans up to the end, then tears down, and exits with 0."""
+    starting, port = start_web(style, loop, lifespan)
+    with starting as service:
+        service.wait_for("ready: serving")
+        assert get(port) == (200, "", '"hello"')
+        assert get(port, "/readyz")[0] == 200
+        service.signal(signum)
+        service.wait_for("leaving because of")
+        if signum == TERM:
+            assert get(port) == (200, "close", '"hello"')
+            assert get(port, "/readyz") == (503, "close", "not ready: lame_duck\n")
+            assert get(port, "/livez")[0] == 200
+        assert service.exit_code() == 0, service.text
+        teardown = ["teardown"] if lifespan == "on" else []
+        assert service.in_order("drain", "cleanup begins", "cleanup ends", "left cleanly", "Shutting down", *teardown)
+        assert "Traceback" not in service.text
+
+
+def test_a_request_that_is_in_flight_when_the_drain_begins_is_finished_and_a_new_one_is_refused():
+    """1. A request takes three seconds. 2. The wait is over. 3. A new one gets 503. 4. The slow one is answered."""
+    starting, port = start_web(GRACEFUL_PROPAGATION_DELAY="0.5")
+    with starting as service:
+        service.wait_for("ready: serving")
+        slow = subprocess.Popen(
+            [sys.executable, "-m", "tests.scenarios.fetch", str(port), "/slow?seconds=3"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        service.wait_for("slow began")
+        service.signal(TERM)
+        service.wait_for("phase draining")
+        assert get(port) == (503, "close", "this instance is shutting down\n")
+        output, _ = slow.communicate(timeout=40)
+        assert output == '200 close "done"\n'
+        assert service.exit_code() == 0, service.text
+
+
+def test_by_hook_and_sigterm():
+    """The hook has the app leave, waits until nobody calls any more, prints what happened; SIGTERM begins the drain."""
+    starting, port = start_web()
+    with starting as service:
+        service.wait_for("ready: serving")
+        scope = f"test-{os.getpid()}-{port}"
+        hook = subprocess.run(
+            [sys.executable, "-P", "-m", "graceful.prestop", "--strict"],
+            env=os.environ | {"GRACEFUL_SCOPE": scope, "PYTHONPATH": str(ROOT), "GRACEFUL_GRACE_PERIOD": "60"},
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+        assert hook.returncode == 0, hook.stdout + hook.stderr
+        assert "the wait is over" in hook.stdout
+        assert get(port) == (200, "close", '"hello"')
+        assert "draining" not in service.text
+        service.signal(TERM)
+        assert service.exit_code() == 0, service.text
+        assert service.in_order("leaving because of the preStop hook", "phase draining", "cleanup ends", "teardown")
+
+
+@pytest.mark.parametrize(
+    ("kind", "signum"),
+    [
+        ("asyncio", TERM),
+        ("asyncio", INT),
+        ("threads", TERM),
+        ("threads", INT),
+        ("trio", TERM),
+    ],
+)
+def test_a_program_that_nobody_manages_leaves_in_order(kind, signum):
+    """It stops fetching, finishes the job in hand, cleans up to the end, and exits with 0."""
+    with child("-m", f"{SCENARIOS}.service_program", kind, env={"GRACEFUL_SCOPE": f"test-{os.getpid()}"}) as program:
+        program.wait_for("ready: serving")
+        program.wait_for("job begins")
+        program.signal(signum)
+        assert program.exit_code() == 0, program.text
+        assert program.in_order(
+            "leaving because of", "phase draining", "cleanup begins", "cleanup ends", "left cleanly"
+        )
+        assert program.text.count("job begins") == program.text.count("job ends")
+        assert "Traceback" not in program.text
+
+
+def test_a_blocked_application_loop_does_not_keep_the_process_beyond_its_deadline():
+    """1. A handler blocks the loop for ever. 2. SIGTERM. 3. The report names it; the process ends itself with 1."""
+    starting, port = start_web(
+        GRACEFUL_PROPAGATION_DELAY="0",
+        GRACEFUL_DRAIN_TIMEOUT="1",
+        GRACEFUL_CLEANUP_TIMEOUT="1",
+        GRACEFUL_GRACE_PERIOD="9",
+    )
+    with starting as service:
+        service.wait_for("ready: serving")
+        caller = subprocess.Popen([sys.executable, "-m", "tests.scenarios.fetch", str(port), "/block"], cwd=ROOT)
+        try:
+            service.wait_for("blocked")
+            service.signal(TERM)
+            assert service.exit_code() == 1
+            assert "GET /block" in service.text
+            assert "cleanup timed out" in service.text
+            assert "the deadline was there" in service.text
+        finally:
+            caller.kill()
+            caller.wait()
+
+
+def test_a_second_interrupt_forces():
+    """The person insists while a request hangs: exit 1 at once, with the report."""
+    starting, port = start_web(GRACEFUL_DRAIN_TIMEOUT="500")
+    with starting as service:
+        service.wait_for("ready: serving")
+        caller = subprocess.Popen(
+            [sys.executable, "-m", "tests.scenarios.fetch", str(port), "/slow?seconds=400"], cwd=ROOT
+        )
+        try:
+            service.wait_for("slow began")
+            service.signal(INT)
+            service.wait_for("phase draining")
+            # Until the debounce is over the second one counts for the first.
+            until(lambda: service.signal(INT) or service.process.poll() is not None, "the process has ended")
+            assert service.exit_code() == 1
+            assert "a second SIGINT forced it" in service.text
+            assert "GET /slow" in service.text
+        finally:
+            caller.kill()
+            caller.wait()
