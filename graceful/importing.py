@@ -108,9 +108,17 @@ def _problem(module: str, here: str, error: BaseException) -> str:
     if isinstance(error, BudgetError | InstallError | SettingsError):
         return f"module {module}: {error}"
     return (
-        f"module {module} does not import: {one_line(f'{type(error).__name__}: {error}')}; run this with the "
+        f"module {module} does not import: {one_line(_text(error))}; run this with the "
         f"interpreter and the environment of the application (python -c 'import {module}' shows where it fails)"
     )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001  an exception of somebody else's may not even be printable
+        message = ""
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def one_line(text: str) -> str:
