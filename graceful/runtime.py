@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import selectors
 import threading
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Runtime:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._selector: selectors.BaseSelector | None = None
         self._cancel: Callable[[], object] | None = None
         self._stopping = False
         self._pid = os.getpid()
@@ -80,16 +82,27 @@ class Runtime:
             thread.join(timeout)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the thread is gone, and a lock may have been held by it."""
+        """In a forked child: the thread is gone, its event loop must not be, and it may have held a lock."""
+        loop = self._loop
+        # A loop that seems to run cannot be closed, and closing it would take the parent's descriptors out of the
+        # parent's epoll, which both share: only this process' copies are closed.
+        for resource in (self._selector, getattr(loop, "_ssock", None), getattr(loop, "_csock", None)):
+            if resource is not None:
+                resource.close()
         self._forget()
 
     def _run(self) -> None:
         try:
-            anyio.run(self._supervise)
+            anyio.run(self._supervise, backend_options={"loop_factory": self._new_loop})
         except Exception:
             logger.exception(
                 "graceful's own thread ended by an error: the process goes on without it, and leaves as its server does"
             )
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        # Never uvloop, whatever the application's policy is: in a forked child its descriptors could not be closed.
+        self._selector = selectors.DefaultSelector()
+        return asyncio.SelectorEventLoop(self._selector)
 
     async def _supervise(self) -> None:
         with anyio.CancelScope() as scope:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import anyio
 from anyio import to_thread
@@ -111,6 +111,10 @@ class Coordinator(DrainCoordinator):
         """The matching Kubernetes manifest: `print(coordinator.snippets.patch)`."""
         return Snippets(self.settings, self.plan)
 
+    @overload
+    def on_drain(self, function: Function) -> Function: ...
+    @overload
+    def on_drain(self, *, timeout: float | None = None) -> Callable[[Function], Function]: ...
     def on_drain(self, function: Function | None = None, *, timeout: float | None = None) -> Any:
         """Have a function called when the lame duck is over: stop consuming, stop fetching.
 
@@ -126,6 +130,10 @@ class Coordinator(DrainCoordinator):
         """
         return _decorator(function, timeout, self.add_drain_callback)
 
+    @overload
+    def on_cleanup(self, function: Function) -> Function: ...
+    @overload
+    def on_cleanup(self, *, timeout: float | None = None) -> Callable[[Function], Function]: ...
     def on_cleanup(self, function: Function | None = None, *, timeout: float | None = None) -> Any:
         """Have a function called when nothing is in flight any more: close pools, flush.
 
@@ -142,6 +150,10 @@ class Coordinator(DrainCoordinator):
         """
         return _decorator(function, timeout, self.add_cleanup_callback)
 
+    @overload
+    def readiness_check(self, function: Function) -> Function: ...
+    @overload
+    def readiness_check(self, *, timeout: float | None = None) -> Callable[[Function], Function]: ...
     def readiness_check(self, function: Function | None = None, *, timeout: float | None = None) -> Any:
         """Add a check to the readiness: it fails by raising, by returning False, or by taking too long.
 

@@ -132,7 +132,7 @@ def parse_duration(text: str) -> float:
 
 def _is_number(text: str) -> bool:
     """Whether `text` is a plain decimal: no sign, exponent, infinity or digits of other scripts, as float() takes."""
-    return len(text) <= 15 and text.isascii() and text.replace(".", "", 1).isdigit()
+    return len(text) <= 24 and text.isascii() and text.replace(".", "", 1).isdigit()
 
 
 def encode_first(verb: str, **values: float | None) -> bytes:

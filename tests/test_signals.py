@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import itertools
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,99 +19,14 @@ import uvicorn
 from graceful._wakeup import WakeupTap
 from graceful.servers.uvicorn import UvicornOwner
 from graceful.signals import Handover, SignalHold
+from tests.children import Child, child, get
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).parent.parent
 SCENARIOS = "tests.scenarios"
-# Generous: the machine may be busy. Nothing waits for it unless something is wrong.
-PATIENCE = 40.0
 # uvicorn looks at its flag every 0.1 s: a signal that got through has closed the listener well before this is over.
 HOLD_PERIOD = 0.4
-
-
-@dataclass
-class Child:
-    """A scenario's process: its lines as they come, and what to tell it."""
-
-    process: subprocess.Popen[str]
-    lines: list[str] = field(default_factory=list)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-    _readers: list[threading.Thread] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for stream in filter(None, (self.process.stdout, self.process.stderr)):
-            reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
-            reader.start()
-            self._readers.append(reader)
-
-    def _read(self, stream: Iterable[str]) -> None:
-        for line in stream:
-            with self._changed:
-                self.lines.append(line.rstrip("\n"))
-                self._changed.notify_all()
-
-    def wait_for(self, pattern: str, *, times: int = 1) -> re.Match[str]:
-        """The match of the pattern's last occurrence, when there are that many."""
-        deadline = time.monotonic() + PATIENCE
-        with self._changed:
-            while True:
-                found = [match for line in self.lines if (match := re.search(pattern, line))]
-                if len(found) >= times:
-                    return found[times - 1]
-                left = deadline - time.monotonic()
-                if left <= 0 or not (self._changed.wait(min(left, 0.5)) or self.process.poll() is None):
-                    pytest.fail(f"no {pattern!r} ({times} times); exit {self.process.poll()}:\n" + self.text)
-
-    def signal(self, signum: int) -> None:
-        self.process.send_signal(signum)
-
-    def tell(self, order: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(order + "\n")
-        self.process.stdin.flush()
-
-    def exit_code(self) -> int:
-        code = self.process.wait(PATIENCE)
-        for reader in self._readers:
-            reader.join(PATIENCE)
-        return code
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
-
-
-@contextlib.contextmanager
-def child(*arguments: str) -> Iterator[Child]:
-    """Run `python ARGUMENTS` among the scenarios; it is gone afterwards, whatever happened."""
-    with subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # A shell's background job may have SIGINT ignored, and it would be inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
-    ) as process:
-        running = Child(process)
-        try:
-            yield running
-        finally:
-            process.kill()
-
-
-def get(port: int, path: str = "/") -> int:
-    """The status of one request over a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    finally:
-        connection.close()
 
 
 def serve_on(port: int, period: float) -> list[int]:
@@ -125,7 +34,7 @@ def serve_on(port: int, period: float) -> list[int]:
     until = time.monotonic() + period
     statuses = []
     while time.monotonic() < until:
-        statuses.append(get(port))
+        statuses.append(get(port)[0])
         time.sleep(0.02)
     return statuses
 
@@ -154,7 +63,7 @@ def run_uvicorn(style: str, loop: str, lifespan: str, signum: signal.Signals) ->
         # Without a lifespan it is the poll that takes the signals back.
         service.tell("tell-when-taken")
         service.wait_for("taken-back")
-        assert get(port) == 200
+        assert get(port)[0] == 200
 
         service.signal(signum)
         service.wait_for(f"held {int(signum)}$")
@@ -215,7 +124,7 @@ def test_a_persons_second_interrupt_is_told_and_uvicorns_own_is_not() -> None:
         service.signal(signal.SIGINT)
         service.wait_for("held 2$", times=2)
         service.tell("finish")
-        assert slow.result() == 200
+        assert slow.result()[0] == 200
         assert service.exit_code() == 0, service.text
         assert service.text.count("held") == 2
         # The server got what remained.
