@@ -45,7 +45,6 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
-        loc_by_alias=False,
         populate_by_name=True,
         arbitrary_types_allowed=True,
     )

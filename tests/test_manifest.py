@@ -20,7 +20,7 @@ from graceful import prestop_eureka, wire
 from graceful.installation import planning
 from graceful.kubernetes import manifest
 from graceful.kubernetes.drift import drift
-from graceful.kubernetes.manifest import HOOK_DURATIONS, Snippets
+from graceful.kubernetes.manifest import Snippets
 from graceful.network import own_address
 from graceful.selfcheck import report_plan, warnings_about
 from graceful.settings import Settings, load_settings
@@ -282,6 +282,12 @@ def test_an_address_of_this_machine() -> None:
 
 # --- for any settings -------------------------------------------------------------------------------------------------
 
+READ_BY_THE_HOOK = [
+    *prestop_eureka.CACHES,
+    *prestop_eureka.AFTER,
+    "kubernetes_propagation_delay",
+    "propagation_delay",
+]
 durations = st.none() | st.floats(0, 8_000) | st.integers(0, 600)
 names = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=80).filter(
     lambda text: text[0].isalnum()
@@ -297,7 +303,7 @@ urls = st.sampled_from(
 @st.composite
 def arguments(draw: st.DrawFn) -> dict[str, Any]:
     """Arguments of `install()`, usable ones."""
-    chosen: dict[str, Any] = {name: draw(durations) for name in HOOK_DURATIONS}
+    chosen: dict[str, Any] = {name: draw(durations) for name in READ_BY_THE_HOOK}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     chosen |= {"app_name": draw(names), "port": draw(st.integers(1, 65_535))}
     chosen |= draw(st.sampled_from([{}, {"grace_period": 1}, {"grace_period": 80_000.5}]))
