@@ -23,7 +23,7 @@ def descriptors() -> set[str]:
     names = set()
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            names.add(os.readlink(entry))
+            names.add(str(entry.readlink()))
         except FileNotFoundError:
             continue
     return names
