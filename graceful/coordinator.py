@@ -258,6 +258,7 @@ class DrainCoordinator:
             if life.leave is not None:
                 return
             life.lifecycle.apply(Event.READY, self._clock())
+        self._changes.notify()
         logger.info("ready: serving", extra={"phase": Phase.SERVING.value})
         if self._registry is not None:
             await self._guard("announcing", self._registry.serve)

@@ -73,7 +73,9 @@ class Delays:
         caches = sum(self._seconds(name, default) for name, default in CACHES.items()) if with_eureka else 0.0
         proxies = self._seconds("kubernetes_propagation_delay", KUBERNETES_DELAY) if self.in_kubernetes else 0.0
         self.propagation = self._seconds("propagation_delay", max(caches, proxies))
-        self.after = sum(self._seconds(name, default) for name, default in AFTER.items())
+        # Without a registry there is nothing to deregister, and the app's plan keeps no time for it.
+        after = {name: seconds for name, seconds in AFTER.items() if with_eureka or name != "deregister_timeout"}
+        self.after = sum(self._seconds(name, default) for name, default in after.items())
 
     def _seconds(self, name: str, default: float) -> float:
         try:

@@ -16,13 +16,22 @@ if TYPE_CHECKING:
     from graceful.core.budget import Plan
     from graceful.settings import Settings
 
-__all__ = ["report_plan", "warnings_about"]
+__all__ = ["report_environment", "report_plan", "warnings_about"]
 
 logger = logging.getLogger("graceful.plan")
 
 
+def report_environment(environ: Mapping[str, str]) -> None:
+    """Log the variables that mean nothing: at once, because one of them may be why the service never gets ready."""
+    for sentence in unknown_variables(environ):
+        logger.warning("%s", sentence)
+
+
 def report_plan(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> None:
-    """Log the plan at INFO and what is wrong with it at WARNING: INFO is invisible by default under uvicorn."""
+    """Log the plan at INFO and what is wrong with it at WARNING: INFO is invisible by default under uvicorn.
+
+    To be called when the service is ready: its cleanup callbacks belong to the plan.
+    """
     logger.info("plan: %s; grace period %gs", plan, settings.effective_grace_period(plan))
     for sentence in warnings_about(settings, plan, environ):
         logger.warning("%s", sentence)
@@ -30,7 +39,7 @@ def report_plan(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> N
 
 def warnings_about(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> list[str]:
     """A sentence for everything that will cost requests or was probably not meant."""
-    sentences = unknown_variables(environ) + drift(settings, plan, environ)
+    sentences = drift(settings, plan, environ)
     if settings.kubernetes and settings.grace_period is None:
         sentences += _unknown_grace(settings, plan)
     return sentences

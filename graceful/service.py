@@ -25,7 +25,7 @@ from graceful.http.asgi import GracefulMiddleware
 from graceful.kubernetes.manifest import Snippets
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
-from graceful.selfcheck import report_plan
+from graceful.selfcheck import report_environment, report_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -304,7 +304,7 @@ class Coordinator(DrainCoordinator):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._pump_signals)
                 tasks.start_soon(serve_control, self)
-                report_plan(self.settings, self.plan, os.environ)
+                tasks.start_soon(self._report_when_ready)
                 await self.run(self._runtime.call_soon)
                 if self.server_stopped_first:
                     tasks.cancel_scope.cancel()
@@ -317,6 +317,12 @@ class Coordinator(DrainCoordinator):
                 self._signals.uninstall()
             self.life.stopped.set()
             raise
+
+    async def _report_when_ready(self) -> None:
+        report_environment(os.environ)
+        await self._changes.until(lambda: self.phase is not Phase.STARTING)
+        if self.phase is Phase.SERVING:
+            report_plan(self.settings, self.plan, os.environ)
 
     async def _pump_signals(self) -> None:
         if self._signals is None:

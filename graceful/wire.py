@@ -76,11 +76,12 @@ def env_lookup(setting: str, environ: Mapping[str, str]) -> str | None:
 
     Args:
         setting: the setting's name in lower case, such as `"eureka_url"`.
-        environ: the environment; a blank value counts as not set.
+        environ: the environment; a blank value counts as not set, and so does the address (`tcp://…`) that
+            Kubernetes puts into `GRACEFUL_PORT` for a Service named `graceful`.
     """
     for name in env_names(setting):
         value = environ.get(name, "").strip()
-        if value:
+        if value and not (setting == "port" and "://" in value):
             return value
     return None
 

@@ -22,7 +22,7 @@ from graceful.kubernetes import manifest
 from graceful.kubernetes.drift import drift
 from graceful.kubernetes.manifest import Snippets
 from graceful.network import own_address
-from graceful.selfcheck import report_plan, warnings_about
+from graceful.selfcheck import report_environment, report_plan, warnings_about
 from graceful.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -452,10 +452,17 @@ def test_a_grace_period_that_is_known_or_long_enough_is_not_told() -> None:
 
 def test_the_plan_is_logged_and_what_is_wrong_with_it_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """INFO is invisible by default under uvicorn."""
-    environ = {"GRACEFUL_GRACE_PERIOD": "100", "GRACEFUL_DRAIN_TIMOUT": "5"}
+    environ = {"GRACEFUL_GRACE_PERIOD": "100", "GRACEFUL_DRAIN_TIMEOUT": "5"}
     settings = settings_of({"drain_timeout": 8, "cleanup_timeout": 2}, environ)
     with caplog.at_level(logging.INFO, "graceful.plan"):
         report_plan(settings, settings.plan(registry=False), environ)
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
     assert caplog.messages[0].endswith("= 12s; grace period 100s")
-    assert "did you mean GRACEFUL_DRAIN_TIMEOUT?" in caplog.messages[1]
+    assert "the app runs with drain_timeout=8" in caplog.messages[1]
+
+
+def test_a_variable_that_means_nothing_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It may be why the service never gets ready."""
+    with caplog.at_level(logging.INFO, "graceful.plan"):
+        report_environment({"GRACEFUL_DRAIN_TIMOUT": "5"})
+    assert "did you mean GRACEFUL_DRAIN_TIMEOUT?" in caplog.messages[0]
