@@ -356,7 +356,7 @@ def test_whatever_the_settings_the_hook_alone_does_what_the_app_would(chosen: di
     environ = pod_environment(snippets_of(chosen).patch)
     in_pod = settings_of(chosen, environ)
     delays = prestop_eureka.Delays(environ, with_eureka="eureka_url" in chosen, say=pytest.fail)
-    after = in_pod.drain_timeout + in_pod.cleanup_timeout + in_pod.deregister_timeout + in_pod.margin
+    after = in_pod.plan(registry=bool(in_pod.eureka_url)).after_wait
     assert delays.propagation == pytest.approx(in_pod.propagation, abs=0.01)
     assert delays.after == pytest.approx(after, abs=0.01)
     if in_pod.eureka_url:
