@@ -34,6 +34,9 @@ logger = logging.getLogger("graceful.coordinator")
 _HURRIED_ANNOUNCE: Final = 1.0
 """Seconds for OUT_OF_SERVICE where nobody waits for its effect: the deregistration follows at once."""
 
+_ANSWER_SLACK: Final = 0.25
+"""Seconds for the registry to say what came of its time."""
+
 _LEAST_CALLBACK_TIME: Final = 0.05
 """Seconds that a callback gets when the phase's time is already over: it runs all the same, exactly once."""
 
@@ -269,13 +272,19 @@ class DrainCoordinator:
 
     async def _leave_in_order(self, life: Life, leave: Leave) -> None:
         self._say(f"leaving because of {leave.reason}: still serving, not ready any more")
-        await self._guard("the lame duck", self._lame_duck, life, leave)
-        self._end_wait(life)
-        self._advance(life, Event.WAITED)
-        await self._guard("the drain", self._drain, life, leave)
-        life.in_flight.close()
-        self._advance(life, Event.DRAINED)
-        await self._guard("the clean-up", self._clean_up, life, leave)
+        async with anyio.create_task_group() as withdrawal:
+            if self._announced:
+                # Guarded by itself: a registry that breaks must not end the wait. It is watched until it is told to
+                # forget the instance: what comes back UP in the drain would get requests that are refused.
+                withdrawal.start_soon(self._guard, "taking the instance out of service", self._withdraw, life, leave)
+            await self._guard("the lame duck", self._lame_duck, life, leave)
+            self._end_wait(life)
+            self._advance(life, Event.WAITED)
+            await self._guard("the drain", self._drain, life, leave)
+            life.in_flight.close()
+            self._advance(life, Event.DRAINED)
+            await self._guard("the clean-up", self._clean_up, life, leave)
+            withdrawal.cancel_scope.cancel()
         await self._guard("the deregistration", self._deregister, life, leave)
         self._advance(life, Event.CLEANED)
         self.report = life.report(self._clock())
@@ -286,19 +295,15 @@ class DrainCoordinator:
     async def _lame_duck(self, life: Life, leave: Leave) -> None:
         began = self._clock()
         latest = leave.budget.latest_wait(began)
-        async with anyio.create_task_group() as tasks:
-            if self._announced:
-                # Guarded by itself: a registry that breaks must not end the wait.
-                tasks.start_soon(self._guard, "taking the instance out of service", self._withdraw, life, leave)
-                await self._until_withdrawn(life, leave)
-            since = life.withdrawn.first_verified_at if life.withdrawn else None
-            life.wait_ends = min((began if since is None else since) + leave.budget.plan.propagation, latest)
-            await self._changes.until(lambda: leave.skip_wait, life.wait_ends)
-            self._end_wait(life)
-            # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.
-            if not await self._changes.until(lambda: leave.may_drain, leave.budget.sigterm_until(self._clock())):
-                self._problem(f"no SIGTERM came after {leave.reason}: leaving all the same (was it run by hand?)")
-            tasks.cancel_scope.cancel()
+        if self._announced:
+            await self._until_withdrawn(life, leave)
+        since = life.withdrawn.first_verified_at if life.withdrawn else None
+        life.wait_ends = min((began if since is None else since) + leave.budget.plan.propagation, latest)
+        await self._changes.until(lambda: leave.skip_wait, life.wait_ends)
+        self._end_wait(life)
+        # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.
+        if not await self._changes.until(lambda: leave.may_drain, leave.budget.sigterm_until(self._clock())):
+            self._problem(f"no SIGTERM came after {leave.reason}: leaving all the same (was it run by hand?)")
 
     async def _withdraw(self, life: Life, leave: Leave) -> None:
         if self._registry is None:
@@ -311,7 +316,8 @@ class DrainCoordinator:
     async def _until_withdrawn(self, life: Life, leave: Leave) -> None:
         now = self._clock()
         until = leave.budget.announce_until(now)
-        if not await self._changes.until(lambda: life.withdrawn or leave.skip_wait, until):
+        # A little longer than the registry has: some servers may have verified when the others' time is over.
+        if not await self._changes.until(lambda: life.withdrawn or leave.skip_wait, until + _ANSWER_SLACK):
             self._problem("OUT_OF_SERVICE was not verified in time: serving the whole wait all the same")
         if not life.withdrawn and leave.skip_wait:
             await self._changes.until(lambda: life.withdrawn, min(until, self._clock() + _HURRIED_ANNOUNCE))

@@ -23,6 +23,7 @@ class FakeRegistry:
         self.calls = calls
         self.announced = False
         self.frozen = False
+        self.watching = False
         self.withdraw_after = withdraw_after
         self.fails = fails
 
@@ -53,7 +54,11 @@ class FakeRegistry:
 
     async def keep_withdrawn(self):
         self._note("keep_withdrawn")
-        await anyio.sleep_forever()
+        self.watching = True
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.watching = False
 
     async def deregister(self, deadline):
         self._note("deregister")

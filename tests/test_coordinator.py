@@ -294,6 +294,18 @@ def test_consumers_finish_what_they_have_in_hand_while_they_are_told_to_stop(rig
     assert r.coordinator.report.clean
 
 
+def test_the_registry_is_watched_until_it_is_told_to_forget_the_instance(rig):
+    """What came back UP during the drain would get requests that are refused."""
+    r = rig().serving()
+    r.coordinator.enter("GET", "/slow")
+    r.coordinator.signalled(TERM)
+    r.until(Phase.DRAINING)
+    r.loop.advance(1)
+    assert r.registry.watching
+    r.until(Phase.STOPPED)
+    assert not r.registry.watching
+
+
 @pytest.mark.parametrize("broken", ["start", "serve", "withdraw", "keep_withdrawn", "deregister"])
 def test_a_registry_that_breaks_never_skips_a_later_stage(rig, broken):
     """The failure is in the report; everything after it still happens."""
