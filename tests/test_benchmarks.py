@@ -1,0 +1,84 @@
+"""The benchmarks run, and compare in turns; how long anything takes is not asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.comparison import Comparison, in_turns, markdown
+
+ROOT = Path(__file__).parent.parent
+QUICK = ("--runs", "2", "--requests", "5")
+# A machine that is set up for a service: its benchmarks must neither register one nor stumble over its settings.
+FOREIGN = {"EUREKA_SERVER_URL": "no URL", "GRACEFUL_PORT": "no port"}
+WHAT = ["start of the hook", "import graceful", "GracefulMiddleware", "BaseHTTPMiddleware"]
+
+
+def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | FOREIGN, capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+def test_prints_a_table_in_markdown() -> None:
+    """One row for each comparison, then what it ran on."""
+    result = run_benchmarks(*QUICK)
+    assert result.returncode == 0, result.stderr
+    header, rule, *rows, _, machine = result.stdout.splitlines()
+    assert header.startswith("| measured | against |")
+    assert rule.count("|") == header.count("|")
+    assert len(rows) == len(WHAT)
+    for row, what in zip(rows, WHAT, strict=True):
+        assert what in row.split("|")[1]
+        assert row.count("|") == header.count("|")
+    assert machine.endswith("2 turns, 5 requests in each.")
+
+
+def test_prints_json() -> None:
+    """The same, for programs; nothing else is on standard output."""
+    result = run_benchmarks(*QUICK, "--output", "json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["runs"], told["requests"]) == (2, 5)
+    assert len(told["comparisons"]) == len(WHAT)
+    assert all(each["least"] <= each["ratio"] <= each["most"] for each in told["comparisons"])
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_refuses_what_is_no_count(count: str) -> None:
+    """A count that cannot be used is an error of one line."""
+    result = run_benchmarks("--runs", count)
+    assert result.returncode == 2
+    assert f"expected a whole number of at least 1, got '{count}'" in result.stderr
+
+
+def test_contenders_take_turns() -> None:
+    """Every second turn goes the other way round, and the first is not counted."""
+    calls: list[str] = []
+
+    def contender(name: str) -> float:
+        calls.append(name)
+        return float(len(calls))
+
+    times = in_turns({name: lambda name=name: contender(name) for name in "ab"}, 2)  # type: ignore[misc]
+    assert "".join(calls) == "abbaab"
+    assert times == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
+
+
+def test_compares_turn_by_turn() -> None:
+    """A ratio is one of two times of the same turn: what slows a whole turn down leaves it as it is."""
+    comparison = Comparison.of("a", "b", {"a": [2.0, 40.0, 3.0], "b": [1.0, 20.0, 1.0]})
+    assert comparison == Comparison("a", "b", cost=3.0, floor=1.0, added=2.0, ratio=2.0, least=2.0, most=3.0)
+
+
+def test_shows_times_in_a_unit_that_suits_them() -> None:
+    """A request takes microseconds, a process milliseconds."""
+    comparison = Comparison("a", "b", cost=0.018, floor=0.0171, added=9e-4, ratio=1.05, least=0.9, most=1.3)
+    row = markdown([comparison]).splitlines()[-1]
+    assert row == "| a | b | 18.0 ms | 17.1 ms | 900.00 µs | **1.05** | 0.90 to 1.30 |"
