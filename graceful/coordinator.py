@@ -82,6 +82,7 @@ class DrainCoordinator:
         self._drain_callbacks: list[RegisteredCallback] = []
         self._cleanup_callbacks = CallbackStack()
         self.report: DrainReport | None = None
+        """How the leave went, once it is over."""
         self.new_life()
 
     def new_life(self) -> None:
@@ -241,7 +242,6 @@ class DrainCoordinator:
         """
         life = self.life
         self._wake = lambda: call_soon(self._changes.notify)
-        life.in_flight.notify_idle(self._wake)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._serve, life)
             await self._changes.until(lambda: life.leave)
@@ -333,6 +333,8 @@ class DrainCoordinator:
                 tasks.start_soon(self._call, life, callback, until, leave.budget.plan.drain)
         # Consumers have been told to stop fetching; what they had in hand came in until here.
         life.in_flight.close()
+        # Only now: every idle moment of a serving process would wake this thread.
+        life.in_flight.notify_idle(self._wake)
         if not await self._changes.until(lambda: not len(life.in_flight), until):
             life.unfinished = life.in_flight.snapshot()
             self._say(f"{len(life.unfinished)} still in flight when the drain ran out of time", logging.WARNING)

@@ -181,7 +181,9 @@ class Conversation:
             if peer.answered:
                 within = values.get("within")
                 peer.due = self._deadline if within is None else time.monotonic() + within + SLACK
-                self._tell(peer, "begins to leave" + ("" if within is None else f", within {within:.1f} s"))
+                self._tell(
+                    peer, "begins to leave" + ("" if within is None else f": the wait takes {within:.1f} s at most")
+                )
             return
         kind, text = wire.decode_line(line)
         if kind == "say":

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import anyio
 from anyio import to_thread
@@ -43,7 +43,10 @@ __all__ = ["Coordinator", "Mode"]
 
 logger = logging.getLogger("graceful.service")
 
-_STOP_SLACK = 1.0
+_STOP_SLACK: Final = 1.0
+_LOOK: Final = 0.05
+_PROGRAM_LOOK: Final = 0.5
+_OUTLAST: Final = "graceful exit"
 
 
 class Mode(enum.Enum):
@@ -178,6 +181,14 @@ class Coordinator(DrainCoordinator):
             return
         self.begin(Trigger.CALL, reason)
 
+    async def wait_stopped(self) -> None:
+        """Return when the leave is over: for a `main` that would otherwise return before the cleanup callbacks ran.
+
+        In any event loop. It looks twenty times a second: a thread that waited would outlive a cancelled wait.
+        """
+        while not self.life.stopped.is_set():  # noqa: ASYNC110  it is set by another thread
+            await anyio.sleep(_LOOK)
+
     @contextmanager
     def track(self, name: str) -> Iterator[None]:
         """Count a unit of work as in flight: `with coordinator.track("job 42"):`, or as a decorator.
@@ -230,6 +241,20 @@ class Coordinator(DrainCoordinator):
         while not self._uninstalled.wait(self.enforce_deadline()):
             pass
 
+    def _outlast_program(self) -> None:
+        """Leave when the program ends by itself, and keep the process for a leave that is under way then.
+
+        For a thread that is no daemon: the interpreter waits for it, and runs our own thread meanwhile. A daemon's
+        cleanup callbacks would be cut off, and the instance would stay in the registry until its lease expires.
+        """
+        while (thread := _thread_of_program()) is not None:
+            if self._uninstalled.is_set():
+                return
+            thread.join(_PROGRAM_LOOK)
+        # A program that was never ready has nothing to undo: somebody has only imported it.
+        if self.phase is not Phase.STARTING and self._runtime.running:
+            self.server_stops().wait(max(0.0, self.remaining) + _STOP_SLACK)
+
     # For install()
 
     def activate(self) -> None:
@@ -242,6 +267,7 @@ class Coordinator(DrainCoordinator):
         with suppress(anyio.NoEventLoopError):  # installed at import: the lifespan's loop will be the application's
             self.adopt_loop()
         self._runtime.start()
+        threading.Thread(target=self._outlast_program, name=_OUTLAST, daemon=False).start()
 
     def adopt_loop(self) -> None:
         """Take the event loop that runs here for the application's."""
@@ -308,7 +334,7 @@ class Coordinator(DrainCoordinator):
                 await self.run(self._runtime.call_soon)
                 if self.server_stopped_first:
                     tasks.cancel_scope.cancel()
-                elif self._signals is not None:
+                elif self._signals is not None and threading.main_thread().is_alive():
                     self._signals.release(self.signum, remaining=max(0.0, self.remaining))
                 # The thread stays: a later signal must not reach the server.
         except Exception:
@@ -345,3 +371,11 @@ def _decorator(function: Function | None, timeout: float | None, add: Callable[[
         return decorated
 
     return decorate if function is None else decorate(function)
+
+
+def _thread_of_program() -> threading.Thread | None:
+    """A thread that the program still runs in: the main one, else one that the interpreter would wait for."""
+    for thread in threading.enumerate():
+        if thread.is_alive() and not thread.daemon and thread.name != _OUTLAST:
+            return thread
+    return None

@@ -1,6 +1,7 @@
 """A drain coordinator in virtual time, with a registry that answers as it is told."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -12,6 +13,9 @@ from graceful.core.phases import Phase
 from graceful.core.registry import RegistryOutcome, ServerResult
 from graceful.readiness import Readiness
 from tests.virtual_time import VirtualLoop
+
+if TYPE_CHECKING:
+    from graceful.core.report import DrainReport
 
 PLAN = Plan(announce=5, propagation=95, drain=20, cleanup=5, deregister=3, margin=2)
 
@@ -71,8 +75,9 @@ class Rig:
 
     def __init__(self, *, plan=PLAN, grace_period=130.0, registry=True, withdraw_after=0.5, fails=()):
         self.loop = VirtualLoop()
-        self.calls = []
-        self.exits = []
+        self.calls: list[str] = []
+        self.wake_ups = 0
+        self.exits: list[tuple[int, DrainReport, float]] = []
         self.registry = FakeRegistry(self.calls, withdraw_after=withdraw_after, fails=fails)
         caller = AppCaller()
         self.readiness = Readiness(caller)
@@ -86,9 +91,13 @@ class Rig:
             clock=self.loop.time,
         )
         self.tasks = [
-            self.loop.create_task(self.coordinator.run(self.loop.call_soon)),
+            self.loop.create_task(self.coordinator.run(self._call_soon)),
             self.loop.create_task(self._keep_deadline()),
         ]
+
+    def _call_soon(self, function):
+        self.wake_ups += 1
+        self.loop.call_soon(function)
 
     async def _keep_deadline(self):
         while not self.exits:  # noqa: ASYNC110  what a thread does in earnest

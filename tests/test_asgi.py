@@ -136,12 +136,15 @@ def test_cancelled_requests_leave():
     """A client that disconnects: some servers cancel the application."""
     service = FakeService()
 
+    async def never(*_):
+        raise AssertionError("nothing is received or sent")
+
     async def main():
         async def hang(scope, receive, send):
             await asyncio.sleep(60)
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        task = asyncio.create_task(GracefulMiddleware(hang, service)(scope, None, None))
+        task = asyncio.create_task(GracefulMiddleware(hang, service)(scope, never, never))
         await asyncio.sleep(0)
         assert len(service.work) == 1
         task.cancel()

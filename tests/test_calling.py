@@ -4,6 +4,7 @@ import asyncio
 import functools
 import threading
 import time
+from typing import Any
 
 import anyio
 import pytest
@@ -21,7 +22,7 @@ def application():
 
     def start(backend):
         started, stop = threading.Event(), anyio.Event
-        state = {}
+        state: dict[str, Any] = {}
 
         async def main():
             state["token"], state["stop"] = current_token(), stop()
@@ -230,4 +231,4 @@ def test_an_impossible_timeout_is_refused(timeout):
 def test_what_is_not_callable_is_refused():
     """`on_cleanup(pool.close())` is the usual slip."""
     with pytest.raises(TypeError, match="must be callable without arguments, not None"):
-        RegisteredCallback.checked(None)
+        RegisteredCallback.checked(None)  # type: ignore[arg-type]

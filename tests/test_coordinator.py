@@ -262,6 +262,14 @@ def test_the_drain_ends_when_nothing_is_in_flight(rig):
         r.coordinator.enter("GET", "/late")
 
 
+def test_requests_of_a_serving_process_do_not_wake_graceful(rig):
+    """Every idle moment would cost ten times what the middleware does."""
+    r = rig().serving()
+    for _ in range(10):
+        r.coordinator.leave(r.coordinator.enter("GET", "/"))
+    assert r.wake_ups == 0
+
+
 def test_what_does_not_finish_is_named_and_does_not_keep_the_rest_from_happening(rig):
     """After the drain timeout: the report names it, the pools are closed, the instance is deregistered."""
     r = rig()

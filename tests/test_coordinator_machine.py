@@ -125,7 +125,7 @@ class LeaveMachine(RuleBasedStateMachine):
         if phase is Phase.STOPPED:
             assert all(runs == 1 for runs in self.runs)
             assert life.stopped.is_set()
-            stopped = life.lifecycle.entered(Phase.STOPPED)
+            stopped = life.lifecycle.entered(Phase.STOPPED) or 0.0
             # Every callback is given its least time even when the phase's is over, and no more.
             assert stopped <= life.leave.budget.deadline + 0.05 * len(self.runs) or self.rig.exits
         elif life.leave.hard_deadline and self.rig.now > life.leave.budget.deadline:

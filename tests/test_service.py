@@ -116,6 +116,8 @@ def test_by_hook_and_sigterm():
         ("threads", TERM),
         ("threads", INT),
         ("trio", TERM),
+        ("returns", TERM),
+        ("workers", TERM),
     ],
 )
 def test_a_program_that_nobody_manages_leaves_in_order(kind, signum):
@@ -130,6 +132,22 @@ def test_a_program_that_nobody_manages_leaves_in_order(kind, signum):
         )
         assert program.text.count("job begins") == program.text.count("job ends")
         assert "Traceback" not in program.text
+
+
+def test_a_program_that_ends_by_itself_cleans_up():
+    """Nobody told it to leave: its cleanup callbacks run all the same, before the interpreter ends."""
+    with child("-m", f"{SCENARIOS}.service_program", "ends", env={"GRACEFUL_SCOPE": f"test-{os.getpid()}"}) as program:
+        assert program.exit_code() == 0, program.text
+        assert program.in_order("ready: serving", "leaving because", "cleanup begins", "cleanup ends", "left cleanly")
+        assert "Traceback" not in program.text
+
+
+def test_a_program_that_only_imports_the_application_ends_as_ever():
+    """A migration, a shell: no callback runs, nothing is waited for."""
+    code = "import tests.scenarios.service_web"
+    with child("-c", code, env={"GRACEFUL_SCOPE": f"test-{os.getpid()}"}) as program:
+        assert program.exit_code() == 0, program.text
+        assert program.text == ""
 
 
 def test_a_blocked_application_loop_does_not_keep_the_process_beyond_its_deadline():

@@ -66,11 +66,10 @@ class InFlight:
 
     def leave(self, key: int) -> None:
         """A unit of work has finished; leaving twice with one key changes nothing."""
-        with self._lock:
-            finished = self._work.pop(key, None)
-            on_idle = self._on_idle if finished and not self._work else None
-        if on_idle is not None:
-            on_idle()
+        # No lock: `pop` is atomic, and whoever waits sets `_on_idle` before looking whether anything is left.
+        finished = self._work.pop(key, None)
+        if self._on_idle is not None and finished and not self._work:
+            self._on_idle()
 
     def close(self) -> None:
         """Refuse entry from now on."""
@@ -93,6 +92,5 @@ class InFlight:
 
     def snapshot(self) -> tuple[Work, ...]:
         """What is in flight now, oldest first."""
-        with self._lock:
-            work = list(self._work.values())
+        work = self._work.copy().values()  # `copy` is atomic
         return tuple(Work(" ".join(what), since) for what, since in work)

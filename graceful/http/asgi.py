@@ -115,11 +115,11 @@ class GracefulMiddleware:
             await self._refuse(scope, send)
             return
 
-        async def send_closing(message: Message) -> None:
+        def send_closing(message: Message) -> Awaitable[None]:
             # Decided when the response starts, not when the request came: the leave may have begun in between.
             if message["type"] == "http.response.start" and service.phase.leaving:
                 message = {**message, "headers": _closing(scope, message.get("headers", ()))}
-            await send(message)
+            return send(message)  # no coroutine of its own: this is on the way of every message
 
         try:
             await self.app(scope, receive, send_closing)

@@ -1,9 +1,14 @@
-"""A worker that no server manages. Usage: `-m tests.scenarios.service_program asyncio|threads|trio`.
+"""A worker that no server manages.
+
+Usage: `-m tests.scenarios.service_program asyncio|threads|trio|returns|workers|ends`.
 
 1. It says that it is ready, and works at one job after the other, each of them tracked.
 2. It is told to leave: `on_drain` has it fetch no more, the job in hand is finished.
 3. A cleanup callback takes a second, to its end.
 4. The process exits with 0, although the program itself would go on for ever.
+
+`returns`: main comes to its end after the job in hand. `workers`: main has ended long before, its threads work on.
+`ends`: the program ends by itself, nobody told it to leave.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def threads() -> None:
+def threads(kind: str) -> None:
     coordinator = graceful.install()
     stop = threading.Event()
 
@@ -48,7 +53,15 @@ def threads() -> None:
     worker = threading.Thread(target=work)
     worker.start()
     coordinator.ready()
-    threading.Event().wait()
+    if kind == "threads":
+        threading.Event().wait()
+    elif kind == "returns":
+        worker.join()
+    elif kind == "ends":
+        while coordinator.phase is not graceful.Phase.SERVING:
+            time.sleep(0.01)
+        stop.set()
+        worker.join()
 
 
 async def asynchronous() -> None:
@@ -74,13 +87,13 @@ async def asynchronous() -> None:
             say("job begins")
             await anyio.sleep(0.5)
             say("job ends")
-    await anyio.sleep_forever()
+    await coordinator.wait_stopped()
 
 
 if __name__ == "__main__":
     match sys.argv[1]:
-        case "threads":
-            threads()
+        case "threads" | "returns" | "workers" | "ends":
+            threads(sys.argv[1])
         case "asyncio":
             asyncio.run(asynchronous())
         case "trio":

@@ -6,12 +6,13 @@ Usage: `-m tests.scenarios.service_string STYLE LOOP LIFESPAN PORT`.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import uvicorn
 
 
 def main(style: str, loop: str, lifespan: str, port: str) -> None:
-    options = {"port": int(port), "loop": loop, "lifespan": lifespan}
+    options: Any = {"port": int(port), "loop": loop, "lifespan": lifespan}
     name = "tests.scenarios.service_web:app"
     if style == "run-string":
         uvicorn.run(name, **options)

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -72,7 +72,7 @@ async def cleanup() -> None:
 
 
 def main(style: str, loop: str, lifespan: str, port: str) -> None:
-    options = {"port": int(port), "loop": loop, "lifespan": lifespan}
+    options: Any = {"port": int(port), "loop": loop, "lifespan": lifespan}
     name = "tests.scenarios.service_web:app"
     if style == "run-object":
         uvicorn.run(app, **options)
