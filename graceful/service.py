@@ -261,13 +261,18 @@ class Coordinator(DrainCoordinator):
         """Hold the signals and start the thread; in an inert or deferred service, do nothing."""
         if self._mode is not Mode.ACTIVE:
             return
-        self._uninstalled.clear()
         if self._signals is not None:
             self._signals.install()
         with suppress(anyio.NoEventLoopError):  # installed at import: the lifespan's loop will be the application's
             self.adopt_loop()
+        self._start()
+
+    def _start(self) -> None:
+        self._uninstalled.clear()
         self._runtime.start()
-        threading.Thread(target=self._outlast_program, name=_OUTLAST, daemon=False).start()
+        running = {thread.name for thread in threading.enumerate()}
+        if self._mode is Mode.ACTIVE and _OUTLAST not in running:
+            threading.Thread(target=self._outlast_program, name=_OUTLAST, daemon=False).start()
 
     def adopt_loop(self) -> None:
         """Take the event loop that runs here for the application's."""
@@ -300,13 +305,12 @@ class Coordinator(DrainCoordinator):
         """The application's lifespan begins, in its event loop."""
         if self.life.stopped.is_set() and self.server_stopped_first:
             self.new_life()
-        self._uninstalled.clear()
         self.adopt_loop()
         self._readiness.starting = True
         if self._signals is not None and threading.current_thread() is threading.main_thread():
             self._signals.install()
             self._signals.ensure()
-        self._runtime.start()
+        self._start()
 
     def lifespan_started(self) -> None:
         """The application's start-up has completed."""
