@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from graceful.rehearsal.eureka import EmbeddedEureka
-from tests.eureka_servers import EurekaServers, RunningEureka, start_real_pair, why_no_real_eureka
+from tests.eureka_servers import EmbeddedPair, EurekaServers, RealPair, RunningEureka, why_no_real_eureka
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.eureka_servers import Security
+    from tests.eureka_servers import EurekaPair, Security
 
 # The first test to ask for a real server pays for its build, which may have to fill an empty Maven repository.
 REAL = pytest.param("real", marks=[pytest.mark.real_eureka, pytest.mark.timeout(400)])
@@ -50,12 +50,35 @@ def real_eureka_csrf(request: pytest.FixtureRequest, eureka_servers: EurekaServe
     return _server(request, eureka_servers, "csrf")
 
 
+@pytest.fixture(scope="session")
+def real_pair() -> Iterator[RealPair]:
+    """The real pair of the session; ask for `eureka_pair` or `real_eureka_pair`, which know the reason to skip."""
+    with RealPair() as pair:
+        yield pair
+
+
 @pytest.fixture(scope="session", params=[REAL])
-def real_eureka_pair(request: pytest.FixtureRequest) -> Iterator[tuple[RunningEureka, RunningEureka]]:
+def real_eureka_pair(request: pytest.FixtureRequest) -> tuple[RunningEureka, RunningEureka]:
     """Two real servers that replicate to each other."""
     _require_java()
-    with start_real_pair() as pair:
+    pair: RealPair = request.getfixturevalue("real_pair")
+    return pair.nodes
+
+
+@pytest.fixture(scope="session")
+def embedded_pair() -> Iterator[EmbeddedPair]:
+    """The embedded pair of the session."""
+    with EmbeddedPair() as pair:
         yield pair
+
+
+@pytest.fixture(scope="session", params=["embedded", REAL])
+def eureka_pair(request: pytest.FixtureRequest) -> EurekaPair:
+    """Two servers that replicate to each other, once embedded and once real: use unique app and instance names."""
+    if request.param == "real":
+        _require_java()
+    pair: EurekaPair = request.getfixturevalue(f"{request.param}_pair")
+    return pair
 
 
 @pytest.fixture

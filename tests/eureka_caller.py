@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -31,6 +32,13 @@ class Caller:
         self.id = f"host:{name}:8080"
         # verify=False: there is no TLS here, and reading the CA bundle takes longer than most tests.
         self.http = httpx.Client(base_url=url, timeout=20, headers={"accept": JSON}, trust_env=False, verify=False)
+        self._headers: dict[str, str] = {}
+
+    def as_peer(self, value: str = "true") -> Caller:
+        """The same app, instance and connection, but its changes say that they come from another server."""
+        peer = copy(self)
+        peer._headers = {"x-netflix-discovery-replication": value}
+        return peer
 
     def document(self, **changes: Any) -> dict[str, Any]:
         """The body of a registration; `LEFT_OUT` as a value leaves the field out."""
@@ -47,22 +55,24 @@ class Caller:
         return {"instance": {name: value for name, value in fields.items() if value is not LEFT_OUT}}
 
     def register(self, **changes: Any) -> httpx.Response:
-        return self.http.post(f"/apps/{self.app}", json=self.document(**changes))
+        return self.http.post(f"/apps/{self.app}", json=self.document(**changes), headers=self._headers)
 
     def send(self, body: str | bytes, content_type: str = JSON) -> httpx.Response:
         return self.http.post(f"/apps/{self.app}", content=body, headers={"content-type": content_type})
 
     def heartbeat(self, **query: Any) -> httpx.Response:
-        return self.http.put(f"/apps/{self.app}/{self.id}", params=query)
+        return self.http.put(f"/apps/{self.app}/{self.id}", params=query, headers=self._headers)
 
     def cancel(self) -> httpx.Response:
-        return self.http.delete(f"/apps/{self.app}/{self.id}")
+        return self.http.delete(f"/apps/{self.app}/{self.id}", headers=self._headers)
 
     def override(self, value: str | None, **query: Any) -> httpx.Response:
-        return self.http.put(f"/apps/{self.app}/{self.id}/status", params=_given(value=value, **query))
+        path = f"/apps/{self.app}/{self.id}/status"
+        return self.http.put(path, params=_given(value=value, **query), headers=self._headers)
 
     def clear_override(self, value: str | None = None, **query: Any) -> httpx.Response:
-        return self.http.delete(f"/apps/{self.app}/{self.id}/status", params=_given(value=value, **query))
+        path = f"/apps/{self.app}/{self.id}/status"
+        return self.http.delete(path, params=_given(value=value, **query), headers=self._headers)
 
     def get(self, path: str, accept: str = JSON) -> httpx.Response:
         return self.http.get(path, headers={"accept": accept})

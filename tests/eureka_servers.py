@@ -19,10 +19,11 @@ from base64 import b64encode
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 from urllib.parse import quote
 
 from graceful.rehearsal.eureka import EmbeddedEureka
+from graceful.rehearsal.eureka_cluster import EmbeddedEurekaCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,20 +190,88 @@ def start_real_eureka(
             _end(process)
 
 
+class EurekaPair(Protocol):
+    """Two servers that replicate to each other."""
+
+    @property
+    def nodes(self) -> tuple[RunningEureka, RunningEureka]:
+        """The servers as they run now."""
+        ...
+
+    def restart(self, number: int) -> None:
+        """End one of them and start it again on the same port."""
+        ...
+
+
+class RealPair:
+    """Two real servers; what one is told arrives at the other within a second. Use `with`."""
+
+    def __init__(self, *, cache_interval: float = 1.0) -> None:
+        self._hosts = ("127.0.0.1", "127.0.0.2")
+        self._ports = tuple(free_port(host) for host in self._hosts)
+        self._cache_interval = cache_interval
+        self._stacks = (ExitStack(), ExitStack())
+        self._running: dict[int, RunningEureka] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            for number in (0, 1):
+                self._start(number)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stack in self._stacks:
+            stack.close()
+
+    @property
+    def nodes(self) -> tuple[RunningEureka, RunningEureka]:
+        return self._running[0], self._running[1]
+
+    def restart(self, number: int) -> None:
+        self._stacks[number].close()
+        self._start(number)
+
+    def _start(self, number: int) -> None:
+        peer = f"http://{self._hosts[1 - number]}:{self._ports[1 - number]}/eureka"
+        starting = start_real_eureka(
+            host=self._hosts[number], port=self._ports[number], peer=peer, cache_interval=self._cache_interval
+        )
+        self._running[number] = self._stacks[number].enter_context(starting)
+
+
 @contextmanager
 def start_real_pair(*, cache_interval: float = 1.0) -> Iterator[tuple[RunningEureka, RunningEureka]]:
     """Run two real servers that replicate to each other; what one is told arrives at the other within a second."""
-    hosts = ("127.0.0.1", "127.0.0.2")
-    ports = tuple(free_port(host) for host in hosts)
-    urls = [f"http://{host}:{port}/eureka" for host, port in zip(hosts, ports, strict=True)]
-    with ExitStack() as stack:
+    with RealPair(cache_interval=cache_interval) as pair:
+        yield pair.nodes
+
+
+class EmbeddedPair:
+    """Two embedded servers that replicate to each other, from `with` to the end of its block."""
+
+    def __init__(self) -> None:
+        self.cluster = EmbeddedEurekaCluster(cache_interval=1.0, eviction_interval=1.0, replication_delay=0.05)
+
+    def __enter__(self) -> Self:
+        self.cluster.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.__exit__(None, None, None)
+
+    @property
+    def nodes(self) -> tuple[RunningEureka, RunningEureka]:
         first, second = (
-            stack.enter_context(
-                start_real_eureka(host=host, port=port, peer=peer, cache_interval=cache_interval),
-            )
-            for host, port, peer in zip(hosts, ports, reversed(urls), strict=True)
+            RunningEureka("embedded", node.address, node.cache_interval, embedded=node) for node in self.cluster.nodes
         )
-        yield first, second
+        return first, second
+
+    def restart(self, number: int) -> None:
+        self.cluster.nodes[number].stop()
+        self.cluster.nodes[number].start()
 
 
 def _wait_until_it_answers(eureka: RunningEureka, process: subprocess.Popen[bytes], deadline: float) -> None:

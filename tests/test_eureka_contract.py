@@ -453,6 +453,70 @@ class TestClearOverride:
         assert caller.statuses() == (OUT, OUT)
 
 
+class TestChangesOfAPeer:
+    """A change with the header that one server sends to another."""
+
+    @pytest.mark.parametrize(
+        ("had", "sent", "becomes"), [(UP, OUT, OUT), (OUT, UP, UP), (UP, DOWN, DOWN), (DOWN, UP, UP), (OUT, OUT, OUT)]
+    )
+    def test_a_registration_over_a_lease(self, caller: Caller, had: str, sent: str, becomes: str) -> None:
+        """Taken as sent: the lease that is there does not win, as it does over a client."""
+        caller.register(status=had)
+        caller.as_peer().register(status=sent)
+        assert caller.statuses() == (becomes, UNKNOWN)
+
+    def test_a_registration_under_an_override(self, caller: Caller) -> None:
+        """The override wins over a peer, too."""
+        caller.register()
+        caller.override(OUT)
+        caller.as_peer().register(status=UP)
+        assert caller.statuses() == (OUT, OUT)
+
+    def test_an_older_registration(self, caller: Caller) -> None:
+        """204, and the newer one stays."""
+        caller.register(lastDirtyTimestamp="2000", status=DOWN)
+        assert caller.as_peer().register(lastDirtyTimestamp="1000").status_code == 204
+        assert caller.statuses() == (DOWN, UNKNOWN)
+
+    def test_a_heartbeat_that_is_behind(self, caller: Caller) -> None:
+        """409 with the instance, for the peer to take over; 200 for a client."""
+        caller.register(lastDirtyTimestamp="2000")
+        answer = caller.as_peer().heartbeat(lastDirtyTimestamp="1000")
+        assert answer.status_code == 409
+        assert answer.json()["instance"]["lastDirtyTimestamp"] == "2000"
+        assert caller.heartbeat(lastDirtyTimestamp="1000").status_code == 200
+
+    def test_a_heartbeat_that_is_ahead(self, caller: Caller) -> None:
+        """404, and the override that comes with it is stored; the next heartbeat acts on it."""
+        caller.register(lastDirtyTimestamp="1000")
+        peer = caller.as_peer()
+        assert peer.heartbeat(lastDirtyTimestamp="2000", overriddenstatus=OUT).status_code == 404
+        assert caller.statuses() == (UP, OUT)
+        assert caller.heartbeat().status_code == 200
+        assert caller.statuses() == (OUT, OUT)
+
+    @pytest.mark.parametrize(("override", "code"), [(UNKNOWN, 404), ("NONSENSE", 500)])
+    def test_a_heartbeat_that_is_ahead_without_an_override(self, caller: Caller, override: str, code: int) -> None:
+        """404, and nothing changes; 500 for a bad one."""
+        caller.register(lastDirtyTimestamp="1000")
+        peer = caller.as_peer()
+        assert peer.heartbeat(lastDirtyTimestamp="2000", overriddenstatus=override).status_code == code
+        assert caller.statuses() == (UP, UNKNOWN)
+
+    def test_a_heartbeat_with_the_same_timestamp_repairs_nothing(self, caller: Caller) -> None:
+        """200, and the override that comes with it is not looked at."""
+        caller.register(lastDirtyTimestamp="1000")
+        assert caller.as_peer().heartbeat(lastDirtyTimestamp="1000", overriddenstatus=OUT).status_code == 200
+        assert caller.heartbeat().status_code == 200
+        assert caller.statuses() == (UP, UNKNOWN)
+
+    @pytest.mark.parametrize("value", ["True", "1", "false", ""])
+    def test_another_value_of_the_header(self, caller: Caller, value: str) -> None:
+        """Is a client."""
+        caller.register(lastDirtyTimestamp="2000")
+        assert caller.as_peer(value).heartbeat(lastDirtyTimestamp="1000").status_code == 200
+
+
 class TestExpiry:
     def test_an_expired_lease_before_its_eviction(self, caller: Caller) -> None:
         """It reads 404, as does an override, but a heartbeat revives it and a registration meets the old override."""
@@ -585,6 +649,25 @@ class TestFormats:
         assert root.tag == "instance"
         assert as_json(root) == {**fields, "metadata": {"a_.0020b": "<&>", "c__d": "é"}}
         assert [child.tag for child in root] == list(fields_in_xml_order(caller))
+
+    @pytest.mark.parametrize(
+        ("status", "shown"), [(UP, UP), (DOWN, DOWN), (STARTING, STARTING), (OUT, DOWN), (UNKNOWN, DOWN)]
+    )
+    @pytest.mark.parametrize("path", ["/apps/{app}/{id}", "/instances/{id}", "/v2/apps/{app}/{id}"])
+    def test_one_instance_in_xml_speaks_an_older_language(
+        self, caller: Caller, path: str, status: str, shown: str
+    ) -> None:
+        """DOWN for what Eureka's first version did not know; the override, JSON and the lists are right."""
+        caller.register(status=DOWN if status == UP else UP)
+        caller.override(status)
+        root = ET.fromstring(caller.get(path.format(app=caller.app, id=caller.id), XML).content)
+        assert (root.findtext("status"), root.findtext("overriddenstatus")) == (shown, status)
+        assert caller.statuses() == (status, status)
+        listed = ET.fromstring(caller.get(f"/vips/{caller.app}", XML).content)
+        assert listed.findall("application") == []
+        wait_until(
+            lambda: f"<status>{status}</status>" in caller.get(f"/apps/{caller.app}", XML).text, "the list has it"
+        )
 
     def test_lists_in_xml(self, caller: Caller) -> None:
         """applications/application/instance."""

@@ -10,32 +10,30 @@ connections and ends with exit code 0 on SIGTERM or SIGINT. `POST /_faults` (the
 from __future__ import annotations
 
 import argparse
-import asyncio
 import signal
 import socket
 import sys
 import time
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Self, TypedDict
 from urllib.parse import quote
 
-import uvicorn
-
 from graceful.rehearsal.eureka_faults import Fault, FaultPlan, ReceivedRequest, RequestLog
-from graceful.rehearsal.eureka_http import CONTEXT_PATH, EurekaApplication
+from graceful.rehearsal.eureka_http import CONTEXT_PATH
 from graceful.rehearsal.eureka_rest import Node
+from graceful.rehearsal.eureka_thread import ServerThread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Unpack
+
+    from graceful.rehearsal.eureka_changes import Change
+    from graceful.rehearsal.eureka_messages import Answer, Request
 
 __all__ = ["EmbeddedEureka", "main"]
 
 # Spring Cloud Eureka's default, as is 30 s for the cache.
 EVICTION_INTERVAL = 60.0
-START_TIMEOUT = 10.0
-STOP_TIMEOUT = 10.0
 
 
 class When(TypedDict, total=False):
@@ -59,6 +57,8 @@ class EmbeddedEureka:
         port: the port to listen on; 0 takes a free one.
         user: asks for basic auth with this user and `password`.
         password: see `user`.
+        on_change: called with every change that a client has made, in the server's thread; it must not block. An
+            [`EmbeddedEurekaCluster`][graceful.rehearsal.eureka_cluster.EmbeddedEurekaCluster] passes them on.
 
     Raises:
         ValueError: an interval is negative, or only one of user and password is given.
@@ -74,6 +74,7 @@ class EmbeddedEureka:
         port: int = 0,
         user: str | None = None,
         password: str | None = None,
+        on_change: Callable[[Change], None] = lambda _change: None,
     ) -> None:
         if cache_interval < 0 or eviction_interval <= 0:
             raise ValueError(
@@ -86,9 +87,10 @@ class EmbeddedEureka:
         self._eviction_interval = eviction_interval
         self._address = (host, port)
         self._credentials = None if user is None else (user, str(password))
+        self._on_change = on_change
         self._faults = FaultPlan()
         self._log = RequestLog()
-        self._running: _ServerThread | None = None
+        self._running: ServerThread | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -126,8 +128,13 @@ class EmbeddedEureka:
         # answer with a body waits 40 ms for the client's delayed ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._address = listener.getsockname()[:2]
-        node = Node(cache_interval=self.cache_interval, eviction_interval=self._eviction_interval, now=time.time())
-        running = _ServerThread(listener, node, self._faults, self._log, self._credentials)
+        node = Node(
+            cache_interval=self.cache_interval,
+            eviction_interval=self._eviction_interval,
+            now=time.time(),
+            on_change=self._on_change,
+        )
+        running = ServerThread(listener, node, self._faults, self._log, self._credentials)
         running.launch()
         self._running = running
 
@@ -140,6 +147,17 @@ class EmbeddedEureka:
         running, self._running = self._running, None
         if running is not None:
             running.shut_down()
+
+    def replicate(self, request: Request) -> Answer | None:
+        """Take a change from a peer, as a request that says it is one; None when this server does not run."""
+        running = self._running
+        return None if running is None else running.application.ask(request)
+
+    def adopt(self, body: bytes) -> None:
+        """Take over the instance of a peer's answer 409: it knows more of it."""
+        running = self._running
+        if running is not None:
+            running.application.adopt(body)
 
     def fail(self, status: int = 503, **when: Unpack[When]) -> None:
         """Answer with this status, and change nothing."""
@@ -187,85 +205,6 @@ class EmbeddedEureka:
     def forget_requests(self) -> None:
         """Empty the log of received requests."""
         self._log.clear()
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that says when it accepts connections instead of being asked every 0.1 s."""
-
-    def __init__(self, config: uvicorn.Config, settled: Event) -> None:
-        super().__init__(config)
-        self._settled = settled
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._settled.set()
-
-
-class _ServerThread(Thread):
-    """The thread that runs one node from `launch` to `shut_down`."""
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        node: Node,
-        faults: FaultPlan,
-        log: RequestLog,
-        credentials: tuple[str, str] | None,
-    ) -> None:
-        super().__init__(name="embedded-eureka", daemon=True)
-        self._listener = listener
-        self._settled = Event()
-        self._application = EurekaApplication(
-            node,
-            faults,
-            log,
-            credentials=credentials and ":".join(credentials),
-            transport_of=self._transport_of,
-        )
-        config = uvicorn.Config(
-            self._application,
-            lifespan="off",
-            ws="none",
-            http="h11",
-            loop="asyncio",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            # A request that never ends, such as one whose body does not come, must not hold up the end.
-            timeout_graceful_shutdown=1,
-        )
-        self._server = _Server(config, self._settled)
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def launch(self) -> None:
-        self.start()
-        if not self._settled.wait(START_TIMEOUT) or not self._server.started:
-            raise RuntimeError(f"the embedded Eureka did not start within {START_TIMEOUT:g} s: see the log of uvicorn")
-
-    def shut_down(self) -> None:
-        self._server.should_exit = True
-        if self._loop is not None and self.is_alive():
-            self._loop.call_soon_threadsafe(self._application.closing.set)
-        self.join(STOP_TIMEOUT)
-        if self.is_alive():
-            raise RuntimeError(f"the embedded Eureka did not end within {STOP_TIMEOUT:g} s")
-
-    def run(self) -> None:
-        try:
-            asyncio.run(self._serve())
-        finally:
-            self._listener.close()
-            self._settled.set()
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        await self._server.serve(sockets=[self._listener])
-
-    def _transport_of(self, client: tuple[str, int] | None) -> asyncio.Transport | None:
-        connections = self._server.server_state.connections
-        found = next((each for each in connections if getattr(each, "client", None) == client), None)
-        return getattr(found, "transport", None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

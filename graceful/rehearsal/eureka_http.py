@@ -12,16 +12,19 @@ import struct
 import time
 from dataclasses import asdict
 from http import HTTPStatus
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from graceful.rehearsal.eureka_faults import Fault, FaultPlan, ReceivedRequest, RequestLog
-from graceful.rehearsal.eureka_rest import Answer, Node, Request, refusal
+from graceful.rehearsal.eureka_messages import Answer, Request, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+
+    from graceful.rehearsal.eureka_rest import Node
 
 __all__ = ["CONTEXT_PATH", "EurekaApplication"]
 
@@ -49,6 +52,8 @@ class EurekaApplication:
         transport_of: Callable[[tuple[str, int] | None], asyncio.Transport | None],
     ) -> None:
         self._node = node
+        # A peer's changes come from another thread.
+        self._node_lock = Lock()
         self._faults = faults
         self._log = log
         self._authorization = credentials and "Basic " + base64.b64encode(credentials.encode()).decode()
@@ -84,7 +89,17 @@ class EurekaApplication:
             return refusal(HTTPStatus.NOT_FOUND)
         # reversed: of a repeated parameter the first value counts
         query = dict(reversed(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)))
-        return self._node.answer(Request(scope["method"], segments[1:], query, headers, body), time.time())
+        return self.ask(Request(scope["method"], segments[1:], query, headers, body))
+
+    def ask(self, request: Request) -> Answer:
+        """The node's answer. Thread-safe; no fault, no log, no credentials: peers ask this way."""
+        with self._node_lock:
+            return self._node.answer(request, time.time())
+
+    def adopt(self, body: bytes) -> None:
+        """Take over what a peer knows better. Thread-safe."""
+        with self._node_lock:
+            self._node.adopt(body, time.time())
 
     def _authorized(self, headers: Mapping[str, str]) -> bool:
         if self._authorization is None:

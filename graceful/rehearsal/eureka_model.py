@@ -122,8 +122,11 @@ class Registry:
         self._recent: deque[tuple[float, Lease]] = deque()
         self._changed = changed
 
-    def register(self, instance: Instance, now: float) -> None:
-        """Add the instance or replace it; the override rules decide on its status."""
+    def register(self, instance: Instance, now: float, *, replicated: bool = False) -> None:
+        """Add the instance or replace it; the override rules decide on its status.
+
+        A status that a peer sent is taken even over a lease that says otherwise: the peer has applied the rule.
+        """
         leases = self._leases.setdefault(instance.app, {})
         existing = leases.get(instance.id)
         if existing is not None and existing.instance.last_dirty > instance.last_dirty:
@@ -133,14 +136,14 @@ class Registry:
         if instance.overridden_status is not InstanceStatus.UNKNOWN and instance.id not in self._live_overrides(now):
             self._overrides[instance.id] = (instance.overridden_status, now)
         instance.overridden_status = self._override(instance.id, now) or instance.overridden_status
-        instance.status = self._effective_status(instance, existing, now)
+        instance.status = self._effective_status(instance, None if replicated else existing, now)
         if instance.status is InstanceStatus.UP:
             lease.service_up(now)
         self._record(lease, "ADDED", now)
 
     def renew(self, app: str, instance_id: str, now: float) -> bool:
         """Take a heartbeat; False when there is no lease or the status is UNKNOWN: the instance has to register."""
-        lease = self._lease(app, instance_id)
+        lease = self.find_even_expired(app, instance_id)
         if lease is None:
             return False
         status = self._effective_status(lease.instance, lease, now)
@@ -166,7 +169,7 @@ class Registry:
         Raises:
             ValueError: `dirty` is no number. As in Eureka, the status has been changed by then.
         """
-        lease = self._lease(app, instance_id)
+        lease = self.find_even_expired(app, instance_id)
         if lease is None:
             return False
         lease.renew(now)
@@ -185,7 +188,7 @@ class Registry:
         Raises:
             ValueError: `dirty` is no number. As in Eureka, the override is gone by then.
         """
-        lease = self._lease(app, instance_id)
+        lease = self.find_even_expired(app, instance_id)
         if lease is None:
             return False
         lease.renew(now)
@@ -197,6 +200,17 @@ class Registry:
             self._touch(lease, dirty, now)
         return True
 
+    def override_of(self, instance_id: str, now: float) -> InstanceStatus | None:
+        """The override of this id, which stays alive by being read; None for none."""
+        return self._override(instance_id, now)
+
+    def store_override(self, app: str, instance_id: str, status: InstanceStatus, now: float) -> None:
+        """Take over an override that a peer has; the status itself comes with the registration that follows."""
+        lease = self.find_even_expired(app, instance_id)
+        if lease is not None and self._override(instance_id, now) is not status:
+            self._overrides[instance_id] = (status, now)
+            lease.instance.overridden_status = status
+
     def evict(self, now: float) -> None:
         """Remove expired leases, oldest first, but never more than 15 % of the registry (and one) in one run."""
         leases = [lease for of_app in self._leases.values() for lease in of_app.values()]
@@ -207,8 +221,12 @@ class Registry:
 
     def find(self, app: str, instance_id: str, now: float) -> Lease | None:
         """The instance, unless its lease has expired."""
-        lease = self._lease(app, instance_id)
+        lease = self.find_even_expired(app, instance_id)
         return None if lease is None or lease.expired(now) else lease
+
+    def find_even_expired(self, app: str, instance_id: str) -> Lease | None:
+        """The instance, as long as it was not evicted."""
+        return self._leases.get(app, {}).get(instance_id)
 
     def find_anywhere(self, instance_id: str, now: float) -> Lease | None:
         """The first app's instance with this id, unless its lease has expired."""
@@ -265,6 +283,3 @@ class Registry:
         for instance_id in [key for key, (_, read_at) in self._overrides.items() if read_at < oldest]:
             del self._overrides[instance_id]
         return self._overrides
-
-    def _lease(self, app: str, instance_id: str) -> Lease | None:
-        return self._leases.get(app, {}).get(instance_id)

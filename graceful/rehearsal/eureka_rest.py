@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import json
-from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
 from graceful.rehearsal.eureka_cache import CacheKey, ResponseCache
+from graceful.rehearsal.eureka_changes import Change, ChangeKind
+from graceful.rehearsal.eureka_messages import Answer, Request, refusal
 from graceful.rehearsal.eureka_model import InstanceStatus, Registry
 from graceful.rehearsal.eureka_wire import (
     JSON,
@@ -32,49 +32,9 @@ UNREADABLE = {
     JSON: b'{"error": "cannot parse request body"}',
     XML: b"<error><message>cannot parse request body</message></error>",
 }
-READABLE_RANGES = {JSON, XML, "application/*", "*/*"}
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request below the context path.
-
-    Attributes:
-        method: in capitals.
-        path: the decoded segments without the context path, such as `("apps", "ORDERS", "host:8080")`.
-        query: the first value of every parameter.
-        headers: by lower-case name.
-        body: as received.
-    """
-
-    method: str
-    path: tuple[str, ...]
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    @property
-    def accepted(self) -> dict[str, float]:
-        """The media ranges that an answer could be written in, with their quality."""
-        ranges = {}
-        for part in self.headers.get("accept", "").split(",") if self.headers.get("accept") else ["*/*"]:
-            name, _, parameters = part.partition(";")
-            _, _, quality = parameters.partition("q=")
-            ranges[name.strip()] = float(quality or 1)
-        return {name: quality for name, quality in ranges.items() if name in READABLE_RANGES}
 
 
 Operation: TypeAlias = "Callable[[Request, float], Answer]"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the node answers."""
-
-    status: int
-    body: bytes = b""
-    media_type: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Node:
@@ -87,9 +47,18 @@ class Node:
         cache_interval: seconds between refreshes of the cached views; 0 serves them fresh.
         eviction_interval: seconds between evictions of expired leases.
         now: seconds since the epoch.
+        on_change: called with every change that a client has made, to be passed on to the peers.
     """
 
-    def __init__(self, *, cache_interval: float, eviction_interval: float, now: float) -> None:
+    def __init__(
+        self,
+        *,
+        cache_interval: float,
+        eviction_interval: float,
+        now: float,
+        on_change: Callable[[Change], None] = lambda _change: None,
+    ) -> None:
+        self._on_change = on_change
         self.registry = Registry(self._invalidate)
         self._cache = ResponseCache(self._load, cache_interval, now)
         self._eviction_interval = eviction_interval
@@ -163,45 +132,65 @@ class Node:
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
         if problem := _problem(instance, app):
             return Answer(HTTPStatus.BAD_REQUEST, problem.encode(), JSON)
-        self.registry.register(instance, now)
+        self.registry.register(instance, now, replicated=request.replicated)
+        self._pass_on(ChangeKind.REGISTER, instance, request, now)
         return Answer(HTTPStatus.NO_CONTENT)
 
     def _renew(self, app: str, instance_id: str, request: Request, now: float) -> Answer:
         if not self.registry.renew(app, instance_id, now):
             return refusal(HTTPStatus.NOT_FOUND)
-        dirty = request.query.get("lastDirtyTimestamp")
-        if dirty is None:
-            return Answer(HTTPStatus.OK)
         lease = self.registry.find(app, instance_id, now)
+        if lease is None:
+            return Answer(HTTPStatus.OK)
+        self._pass_on(ChangeKind.HEARTBEAT, lease.instance, request, now)
         try:
-            newer = lease is not None and int(dirty) > lease.instance.last_dirty
+            ahead = int(request.query.get("lastDirtyTimestamp", lease.instance.last_dirty)) - lease.instance.last_dirty
+            if ahead > 0:
+                self._take_over_override(lease, request, now)
         except ValueError:
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
-        # 404 asks the client to register again, because it knows something that the server does not.
-        return refusal(HTTPStatus.NOT_FOUND) if newer else Answer(HTTPStatus.OK)
+        if ahead > 0:
+            # 404 asks the sender to register again, because it knows something that this node does not.
+            return refusal(HTTPStatus.NOT_FOUND)
+        if ahead < 0 and request.replicated:
+            # It is the peer that is behind: it is told what this node knows.
+            return Answer(HTTPStatus.CONFLICT, instance_view(lease, JSON), JSON)
+        return Answer(HTTPStatus.OK)
 
-    def _cancel(self, app: str, instance_id: str, _request: Request, now: float) -> Answer:
-        cancelled = self.registry.cancel(app, instance_id, now)
-        return Answer(HTTPStatus.OK) if cancelled else refusal(HTTPStatus.NOT_FOUND)
+    def _take_over_override(self, lease: Lease, request: Request, now: float) -> None:
+        status = request.query.get("overriddenstatus", InstanceStatus.UNKNOWN)
+        if request.replicated and status != InstanceStatus.UNKNOWN:
+            self.registry.store_override(lease.instance.app, lease.instance.id, InstanceStatus(status), now)
+
+    def _cancel(self, app: str, instance_id: str, request: Request, now: float) -> Answer:
+        lease = self.registry.find_even_expired(app, instance_id)
+        if not self.registry.cancel(app, instance_id, now) or lease is None:
+            return refusal(HTTPStatus.NOT_FOUND)
+        self._pass_on(ChangeKind.CANCEL, lease.instance, request, now)
+        return Answer(HTTPStatus.OK)
 
     def _override(self, app: str, instance_id: str, request: Request, now: float) -> Answer:
-        if self.registry.find(app, instance_id, now) is None:
+        lease = self.registry.find(app, instance_id, now)
+        if lease is None:
             return refusal(HTTPStatus.NOT_FOUND)
         try:
             status = InstanceStatus(request.query.get("value", ""))
             self.registry.override(app, instance_id, status, request.query.get("lastDirtyTimestamp"), now)
         except ValueError:
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._pass_on(ChangeKind.STATUS, lease.instance, request, now)
         return Answer(HTTPStatus.OK)
 
     def _clear_override(self, app: str, instance_id: str, request: Request, now: float) -> Answer:
-        if self.registry.find(app, instance_id, now) is None:
+        lease = self.registry.find(app, instance_id, now)
+        if lease is None:
             return refusal(HTTPStatus.NOT_FOUND)
         try:
             status = InstanceStatus(request.query.get("value", InstanceStatus.UNKNOWN))
             self.registry.clear_override(app, instance_id, status, request.query.get("lastDirtyTimestamp"), now)
         except ValueError:
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._pass_on(ChangeKind.CLEAR, lease.instance, request, now)
         return Answer(HTTPStatus.OK)
 
     def _add_metadata(self, app: str, instance_id: str, request: Request, now: float) -> Answer:
@@ -210,7 +199,20 @@ class Node:
             return refusal(HTTPStatus.NOT_FOUND)
         lease.instance.metadata.update(request.query)
         self.registry.register(lease.instance, now)
+        self._pass_on(ChangeKind.REGISTER, lease.instance, request, now)
         return Answer(HTTPStatus.OK)
+
+    def adopt(self, body: bytes, now: float) -> None:
+        """Take over an instance of which a peer knows more; `body` is its answer 409 to a heartbeat."""
+        instance = read_instance(body, JSON, now)
+        if instance is not None:
+            if instance.overridden_status is not InstanceStatus.UNKNOWN:
+                self.registry.store_override(instance.app, instance.id, instance.overridden_status, now)
+            self.registry.register(instance, now, replicated=True)
+
+    def _pass_on(self, kind: ChangeKind, instance: Instance, request: Request, now: float) -> None:
+        if not request.replicated:
+            self._on_change(Change.of(kind, instance, self.registry.override_of(instance.id, now)))
 
     def _instance(self, app: str, instance_id: str, request: Request, now: float) -> Answer:
         return _shown(self.registry.find(app, instance_id, now), request)
@@ -253,12 +255,6 @@ class Node:
             ("svips", instance.texts.get("secureVipAddress", "")),
         ]
         self._cache.invalidate(CacheKey(view, name, media_type) for view, name in views for media_type in (JSON, XML))
-
-
-def refusal(status: HTTPStatus, headers: Mapping[str, str] | None = None, message: str = "") -> Answer:
-    """An error in the shape of Spring's error page."""
-    page = {"status": status.value, "error": message or status.phrase}
-    return Answer(status, json.dumps(page, separators=(",", ":")).encode(), JSON, headers or {})
 
 
 def _problem(instance: Instance, app: str) -> str | None:

@@ -183,8 +183,14 @@ def _positive(value: Any, otherwise: int) -> int:
 
 
 def instance_view(lease: Lease, media_type: str) -> bytes:
-    """One instance, as `GET apps/{APP}/{ID}` and `GET instances/{ID}` show it."""
-    return _write("instance", _instance_document(lease), media_type)
+    """One instance, as `GET apps/{APP}/{ID}` and `GET instances/{ID}` show it.
+
+    In XML, and here alone, Eureka speaks the language of its first version, which had no OUT_OF_SERVICE.
+    """
+    document = _instance_document(lease)
+    if media_type == XML and lease.instance.status in (InstanceStatus.OUT_OF_SERVICE, InstanceStatus.UNKNOWN):
+        document["status"] = InstanceStatus.DOWN.value
+    return _write("instance", document, media_type)
 
 
 def application_view(name: str, leases: Sequence[Lease], media_type: str) -> bytes:
