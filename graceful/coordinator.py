@@ -144,15 +144,21 @@ class DrainCoordinator:
         Raises:
             NotAcceptingError: if the drain accepts no new work.
         """
-        life = self.life
-        key = life.in_flight.enter(what, self._clock())
-        if life.lifecycle.phase is Phase.LAME_DUCK:
-            life.late_requests += 1
-        return key
+        return self.life.in_flight.enter(what, self._clock())
 
     def leave(self, key: int) -> None:
         """A unit of work has finished."""
         self.life.in_flight.leave(key)
+
+    def enter_late(self, caller: str, route: str, *, served: bool) -> None:
+        """A request came after the leave had begun: enter who called.
+
+        Args:
+            caller: from `name_caller`.
+            route: from `name_route`.
+            served: False if it was refused.
+        """
+        self.life.ledger.enter(caller, route, self._clock(), served=served)
 
     def begin(
         self, trigger: Trigger, reason: str = "", *, grace_period: float | None = None, elapsed: float = 0.0
@@ -288,6 +294,10 @@ class DrainCoordinator:
         await self._guard("the deregistration", self._deregister, life, leave)
         self._advance(life, Event.CLEANED)
         self.report = life.report(self._clock())
+        late = self.report.late
+        if late.total:
+            level = logging.WARNING if late.advice else logging.INFO
+            logger.log(level, "%s", late, extra={"late_requests": late.as_dict()})
         level = logging.INFO if self.report.clean else logging.WARNING
         logger.log(level, "%s", self.report, extra={"drain_report": self.report.as_dict()})
         life.stopped.set()
@@ -299,7 +309,7 @@ class DrainCoordinator:
             await self._until_withdrawn(life, leave)
         since = life.withdrawn.first_verified_at if life.withdrawn else None
         life.wait_ends = min((began if since is None else since) + leave.budget.plan.propagation, latest)
-        await self._changes.until(lambda: leave.skip_wait, life.wait_ends)
+        life.wait_was_whole = not await self._changes.until(lambda: leave.skip_wait, life.wait_ends)
         self._end_wait(life)
         # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.
         if not await self._changes.until(lambda: leave.may_drain, leave.budget.sigterm_until(self._clock())):

@@ -11,6 +11,8 @@ import anyio
 
 from graceful.core.callbacks import CallbackStack
 from graceful.core.inflight import InFlight
+from graceful.core.ledger import LateLedger
+from graceful.core.phases import Phase
 from graceful.core.report import DrainReport
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from graceful.core.callbacks import CallbackRecord, RegisteredCallback
     from graceful.core.inflight import Work
     from graceful.core.leave import Leave
+    from graceful.core.ledger import LateRequests
     from graceful.core.phases import Lifecycle
     from graceful.core.registry import RegistryOutcome
 
@@ -61,7 +64,7 @@ class Life:
     """What belongs to one life of the service; a test client may give one process several.
 
     `lifecycle`, `leave` and `waiting_hooks` change under the coordinator's lock or on its event loop; the rest on its
-    event loop only, but for `late_requests`, which the requests count.
+    event loop only, but for `in_flight` and `ledger`, which the requests themselves enter.
     """
 
     lifecycle: Lifecycle
@@ -69,7 +72,7 @@ class Life:
     cleanup_callbacks: CallbackStack = field(default_factory=CallbackStack)
     in_flight: InFlight = field(default_factory=InFlight)
     leave: Leave | None = None
-    late_requests: int = 0
+    ledger: LateLedger = field(default_factory=LateLedger)
     withdrawn: RegistryOutcome | None = None
     deregistered: RegistryOutcome | None = None
     unfinished: tuple[Work, ...] = ()
@@ -79,6 +82,7 @@ class Life:
     waiting_hooks: int = 0
     wait_ends: float | None = None
     wait_is_over: bool = False
+    wait_was_whole: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -86,12 +90,22 @@ class Life:
         """Whether a hook is connected that must not be gone yet: its SIGTERM would be the kubelet giving up on it."""
         return self.waiting_hooks > 0 and not self.wait_is_over
 
+    def late(self) -> LateRequests:
+        """Who called after the leave had begun, and what that says about the wait."""
+        since, what = self.lifecycle.entered(Phase.LAME_DUCK) or 0.0, "the leave began"
+        if self.withdrawn is not None and self.withdrawn.first_verified_at is not None:
+            since, what = self.withdrawn.first_verified_at, "OUT_OF_SERVICE"
+        late = self.ledger.told(since, what)
+        if self.leave is None or self.wait_ends is None or not self.wait_was_whole:
+            return late  # a wait that was cut short says nothing about how long it should have been
+        return late.judging(max(0.0, self.wait_ends - since), self.leave.budget.plan)
+
     def report(self, now: float, *, overdue: bool = False) -> DrainReport:
         """How the leave went so far."""
         return DrainReport(
             reason=self.leave.reason if self.leave else "",
             durations=self.lifecycle.durations(now),
-            late_requests=self.late_requests,
+            late=self.late(),
             withdrawn=self.withdrawn,
             deregistered=self.deregistered,
             unfinished=self.in_flight.snapshot() if overdue else self.unfinished,

@@ -19,12 +19,16 @@ class FakeService:
         self.work = InFlight()
         self.not_ready = None
         self.lifespan = []
+        self.late = []
 
     def enter(self, *what):
         return self.work.enter(what, 0.0)
 
     def leave(self, key):
         self.work.leave(key)
+
+    def enter_late(self, caller, route, *, served):
+        self.late.append((caller, route, served))
 
     async def reason_not_ready(self):
         return self.not_ready
@@ -45,7 +49,7 @@ async def hello(scope, receive, send):
     await send({"type": "http.response.body", "body": b"hello"})
 
 
-def request(service, app=hello, *, path="/", method="GET", http_version="1.1", **options):
+def request(service, app=hello, *, path="/", method="GET", http_version="1.1", scope=None, **options):
     """The response's status, headers and body."""
     sent = []
 
@@ -55,7 +59,8 @@ def request(service, app=hello, *, path="/", method="GET", http_version="1.1", *
     async def receive():
         return {"type": "http.request"}
 
-    scope = {"type": "http", "method": method, "path": path, "http_version": http_version, "headers": []}
+    scope = {"headers": []} | (scope or {})
+    scope |= {"type": "http", "method": method, "path": path, "http_version": http_version}
     asyncio.run(GracefulMiddleware(app, service, **options)(scope, receive, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], sent[0]["headers"], body
@@ -115,6 +120,65 @@ def test_the_gate_that_closes_between_look_and_entry_is_a_503_too():
     service = FakeService()
     service.work.close()
     assert request(service, app=None)[0] == 503
+    assert service.late == [("unknown address", "GET /", False)]
+
+
+JAVA = {
+    "client": ("10.0.3.7", 41234),
+    "query_string": b"token=abc",
+    "headers": [(b"host", b"orders"), (b"user-agent", b"Java/17 (a comment)"), (b"authorization", b"Bearer abc")],
+}
+
+
+@pytest.mark.parametrize(
+    ("phase", "late"),
+    [
+        (Phase.STARTING, []),
+        (Phase.SERVING, []),
+        (Phase.LAME_DUCK, [("10.0.3.7 (Java/17)", "GET /orders", True)]),
+        (Phase.DRAINING, [("10.0.3.7 (Java/17)", "GET /orders", False)]),
+        (Phase.CLEANUP, [("10.0.3.7 (Java/17)", "GET /orders", False)]),
+        (Phase.STOPPED, [("10.0.3.7 (Java/17)", "GET /orders", False)]),
+    ],
+)
+def test_who_calls_after_the_leave_has_begun_is_entered(phase, late):
+    """Served or refused, with address, product, method and path, and nothing else; before the leave nobody is."""
+    service = FakeService(phase)
+    request(service, path="/orders", scope=JAVA)
+    assert service.late == late
+
+
+def test_a_request_that_came_before_the_leave_is_not_late():
+    """The leave begins while it is served."""
+    service = FakeService()
+
+    async def leaves_meanwhile(scope, receive, send):
+        service.phase = Phase.LAME_DUCK
+        await hello(scope, receive, send)
+
+    request(service, leaves_meanwhile, scope=JAVA)
+    assert service.late == []
+
+
+@pytest.mark.parametrize(
+    "client", [None, (), ("/run/orders.sock", None), ["10.0.3.7", 1]], ids=["none", "empty", "unix", "list"]
+)
+def test_a_server_that_knows_its_peer_in_another_way(client):
+    """Whatever it says of the client, the request is served."""
+    service = FakeService(Phase.LAME_DUCK)
+    assert request(service, scope={"client": client})[0] == 200
+    ((caller, _, _),) = service.late
+    assert caller == (client[0] if client else "unknown address")
+
+
+@pytest.mark.parametrize("phase", [Phase.LAME_DUCK, Phase.DRAINING])
+def test_probes_are_not_late(phase):
+    """Neither our paths nor the application's: a kubelet probes its pod until the end, and nobody has to tell it."""
+    service = FakeService(phase)
+    request(service, path="/livez", scope=JAVA)
+    request(service, path="/readyz", scope=JAVA)
+    request(service, path="/healthz", scope={**JAVA, "headers": [(b"user-agent", b"kube-probe/1.31")]})
+    assert service.late == []
 
 
 def test_a_request_is_in_flight_until_the_application_returns():
@@ -229,8 +293,12 @@ def test_websockets_are_let_through_until_the_drain_and_refused_after():
     async def receive():
         return {"type": "websocket.connect"}
 
+    late = []
     for phase in (Phase.SERVING, Phase.LAME_DUCK, Phase.DRAINING):
-        asyncio.run(GracefulMiddleware(app, FakeService(phase))({"type": "websocket", "path": "/"}, receive, send))
+        service = FakeService(phase)
+        asyncio.run(GracefulMiddleware(app, service)({"type": "websocket", "path": "/chat"}, receive, send))
+        late += service.late
+    assert [each[1:] for each in late] == [("WEBSOCKET /chat", True), ("WEBSOCKET /chat", False)]
     assert seen == ["websocket", "websocket"]
     assert sent == [{"type": "websocket.close", "code": 1012}]
 

@@ -1,5 +1,6 @@
 """A leave in virtual time: the order, the waits to the instant, and what every trigger means."""
 
+import logging
 import signal
 
 import pytest
@@ -71,13 +72,14 @@ def test_after_a_hook_the_app_serves_until_sigterm(rig):
     visit.answered()
     r.loop.advance(7)
     assert r.phase is Phase.LAME_DUCK
-    key = r.coordinator.enter("GET", "/")
-    r.coordinator.leave(key)
+    call(r)
     r.coordinator.signalled(TERM)
     assert r.until(Phase.DRAINING) == pytest.approx(r.now, abs=0.1)
     r.until(Phase.STOPPED)
     assert r.coordinator.report.late_requests == 1
     assert r.coordinator.report.clean
+    # By luck: had SIGTERM come at once, it would have been refused.
+    assert "your wait is 95 s, too short: raise propagation_delay to" in r.coordinator.report.late.advice
 
 
 def test_sigterm_while_the_hook_waits_means_two_seconds_are_left(rig):
@@ -455,3 +457,131 @@ def test_cut_grace_shortens_every_part_and_starves_none(rig):
     assert r.until(Phase.STOPPED) - began < 30
     assert r.exits == []
     assert r.coordinator.report.clean
+
+
+def call(r, *, route="GET /orders", served=True):
+    """A late request, as the middleware enters it."""
+    r.coordinator.enter_late("10.0.3.7 (Java/17)", route, served=served)
+
+
+def test_late_requests_are_told_with_their_age_since_out_of_service(rig, caplog):
+    """OUT_OF_SERVICE is verified 0.5 s after SIGTERM; one line says who called last, before the report."""
+    caplog.set_level(logging.INFO)
+    r = rig(grace_period=200.0).serving()
+    r.coordinator.signalled(TERM)
+    r.loop.advance(0.2)
+    call(r)
+    r.loop.advance(41.3)
+    call(r)
+    r.until(Phase.STOPPED)
+    late = r.coordinator.report.late
+    assert [each.last_age for each in late.callers] == [pytest.approx(41)]
+    assert (late.wait, late.advice) == (pytest.approx(95), None)
+    *_, line, report = [record for record in caplog.records if record.name == "graceful.coordinator"]
+    assert (
+        line.getMessage()
+        == str(late)
+        == (
+            "last late request 41 s after OUT_OF_SERVICE, from 10.0.3.7 (Java/17): GET /orders; "
+            "2 late requests from 1 caller"
+        )
+    )
+    assert (line.levelno, line.late_requests) == (logging.INFO, late.as_dict())
+    assert "late requests served: 2;" in report.getMessage()
+    assert report.drain_report["late"] == late.as_dict()
+
+
+def test_requests_that_are_refused_make_a_wait_too_short(rig, caplog):
+    """A slow one holds the drain open, and a caller comes meanwhile: that is a warning with what to set."""
+    r = rig(grace_period=200.0).serving()
+    r.coordinator.signalled(TERM)
+    key = r.coordinator.enter("GET", "/slow")
+    r.until(Phase.DRAINING)
+    r.loop.advance(6)
+    call(r, served=False)
+    r.coordinator.leave(key)
+    r.until(Phase.STOPPED)
+    report = r.coordinator.report
+    assert (report.late_requests, report.late.refused) == (0, 1)
+    assert "late requests served: 0, refused: 1" in str(report)
+    assert "your wait is 95 s, too short: raise propagation_delay to at least 127 s" in report.late.advice
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [str(report.late)]
+
+
+def test_without_a_registry_ages_count_from_the_trigger(rig):
+    """Nothing is verified there, nor where every server failed: the line says so."""
+    for how in ({"registry": False}, {"withdraw_after": None}):
+        r = rig(grace_period=200.0, **how).serving()
+        r.coordinator.signalled(TERM)
+        r.loop.advance(90)
+        call(r)
+        r.until(Phase.STOPPED)
+        assert str(r.coordinator.report.late).startswith("last late request 90 s after the leave began, from")
+        assert "your wait is 95 s, only just enough" in r.coordinator.report.late.advice
+
+
+def test_a_wait_that_was_cut_short_says_nothing_about_the_setting(rig):
+    """A person interrupts, or the server stops: the wait was not too short, it was not held."""
+    for cut in (lambda r: r.coordinator.signalled(INT), lambda r: r.coordinator.server_stops()):
+        r = rig(grace_period=200.0).serving()
+        r.coordinator.signalled(TERM)
+        r.loop.advance(10)
+        cut(r)
+        key = r.coordinator.enter("GET", "/slow")
+        r.until(Phase.DRAINING)
+        call(r, served=False)
+        r.coordinator.leave(key)
+        r.until(Phase.STOPPED)
+        late = r.coordinator.report.late
+        assert (late.refused, late.wait, late.advice) == (1, None, None)
+
+
+def test_an_interrupt_in_the_drain_does_not_unsay_that_the_wait_was_held(rig):
+    """The wait was over by then; the server's own stop comes later as well."""
+    r = rig(grace_period=200.0).serving()
+    r.coordinator.signalled(TERM)
+    key = r.coordinator.enter("GET", "/slow")
+    r.until(Phase.DRAINING)
+    call(r, served=False)
+    r.coordinator.server_stops()
+    r.coordinator.leave(key)
+    r.until(Phase.STOPPED)
+    assert "your wait is 95 s, too short" in r.coordinator.report.late.advice
+
+
+def test_a_grace_period_that_cut_the_wait_is_what_has_to_be_raised(rig):
+    """A longer propagation_delay would be cut as well."""
+    r = rig(grace_period=40.0).serving()
+    r.coordinator.signalled(TERM)
+    key = r.coordinator.enter("GET", "/slow")
+    r.until(Phase.DRAINING)
+    call(r, served=False)
+    r.coordinator.leave(key)
+    r.until(Phase.STOPPED)
+    late = r.coordinator.report.late
+    assert late.wait < 40
+    assert late.advice.endswith(" of the 95 s planned, too short: raise the grace period to at least 130 s")
+
+
+def test_jobs_are_not_late_requests(rig):
+    """A consumer goes on fetching until it is told to stop; nobody has called."""
+    r = rig(grace_period=200.0).serving()
+    r.coordinator.signalled(TERM)
+    r.loop.advance(80)
+    r.coordinator.leave(r.coordinator.enter("job 42"))
+    r.until(Phase.STOPPED)
+    assert r.coordinator.report.late_requests == 0
+    assert str(r.coordinator.report.late) == "no late requests"
+
+
+def test_the_report_at_the_deadline_has_the_late_requests_too(rig):
+    """A second SIGTERM forces the end in the drain."""
+    r = rig(grace_period=200.0).serving()
+    r.coordinator.signalled(TERM)
+    r.coordinator.enter("GET", "/endless")
+    r.until(Phase.DRAINING)
+    call(r, served=False)
+    r.coordinator.signalled(TERM)
+    ((_, report, _),) = r.exits
+    assert (report.overdue, report.late.refused) == (True, 1)
+    assert report.late.advice

@@ -1,5 +1,6 @@
 """The whole of it as users start it: real servers and programs, real signals, real requests, real exit codes."""
 
+import http.client
 import os
 import signal
 import subprocess
@@ -83,6 +84,43 @@ def test_a_request_that_is_in_flight_when_the_drain_begins_is_finished_and_a_new
         output, _ = slow.communicate(timeout=40)
         assert output == '200 close "done"\n'
         assert service.exit_code() == 0, service.text
+
+
+def test_who_called_late_is_told():
+    """1. It leaves. 2. A caller is served, later refused. 3. One line says who, what and when, and what to set."""
+    starting, port = start_web(GRACEFUL_PROPAGATION_DELAY="2.5")
+    with starting as service:
+        service.wait_for("ready: serving")
+        assert get(port, "/before")[0] == 404
+        slow = subprocess.Popen(
+            [sys.executable, "-m", "tests.scenarios.fetch", str(port), "/slow?seconds=6"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+        service.wait_for("slow began")
+        service.signal(TERM)
+        service.wait_for("leaving because of")
+        assert get(port, "/readyz")[0] == 503
+        assert get_as(b"Java/17 (not shown)", port, "/first?token=abc") == 404
+        service.wait_for("phase draining")
+        assert get_as(b"Java/17 (not shown)", port, "/orders?token=abc") == 503
+        assert slow.wait(40) == 0
+        assert service.exit_code() == 0, service.text
+        line = service.wait_for("last late request .*").group()
+        assert "after the leave began, from 127.0.0.1 (Java/17): GET /orders (refused); 2 late requests" in line
+        assert "1 refused; your wait is 2.5 s, too short: raise propagation_delay to at least " in line
+        assert "WARNING graceful.coordinator last late request" in service.text
+        # uvicorn's own access log has the query; ours has not.
+        assert not [each for each in service.text.splitlines() if "graceful." in each and "token" in each]
+
+
+def get_as(agent, port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
+    try:
+        connection.request("GET", path, headers={"User-Agent": agent})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def test_by_hook_and_sigterm():

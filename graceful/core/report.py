@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graceful.core.callbacks import CallbackOutcome
+from graceful.core.ledger import LateRequests
 
 if TYPE_CHECKING:
     from graceful.core.callbacks import CallbackRecord
@@ -25,7 +26,7 @@ class DrainReport:
     Attributes:
         reason: what began it: `preStop hook`, `SIGTERM`, or the reason given to `drain()`.
         durations: seconds spent in each phase, in order.
-        late_requests: requests that came during the lame duck, from callers that had not heard yet.
+        late: the requests that came after the leave had begun, from callers that had not heard yet.
         withdrawn: what came of OUT_OF_SERVICE, or None without a registry.
         deregistered: what came of the deregistration, or None without a registry.
         unfinished: what was still in flight when the drain ran out of time, oldest first.
@@ -37,7 +38,7 @@ class DrainReport:
 
     reason: str
     durations: dict[Phase, float]
-    late_requests: int = 0
+    late: LateRequests = field(default_factory=LateRequests)
     withdrawn: RegistryOutcome | None = None
     deregistered: RegistryOutcome | None = None
     unfinished: tuple[Work, ...] = ()
@@ -45,6 +46,11 @@ class DrainReport:
     problems: tuple[str, ...] = ()
     overdue: bool = False
     now: float = 0.0
+
+    @property
+    def late_requests(self) -> int:
+        """Requests that came during the lame duck and were served."""
+        return self.late.served
 
     @property
     def clean(self) -> bool:
@@ -62,7 +68,8 @@ class DrainReport:
         """One paragraph for the log; names at most ten units of work."""
         spent = ", ".join(f"{phase.value} {seconds:.1f}s" for phase, seconds in self.durations.items() if phase.leaving)
         parts = [f"left {'cleanly' if self.clean else 'UNCLEANLY'} after {self.reason} ({spent})"]
-        parts.append(f"late requests served: {self.late_requests}")
+        refused = f", refused: {self.late.refused}" if self.late.refused else ""
+        parts.append(f"late requests served: {self.late_requests}{refused}")
         if self.withdrawn is not None:
             parts.append(f"OUT_OF_SERVICE {self.withdrawn}")
         if self.deregistered is not None:
@@ -83,6 +90,7 @@ class DrainReport:
             "overdue": self.overdue,
             "seconds": {phase.value: round(seconds, 3) for phase, seconds in self.durations.items()},
             "late_requests": self.late_requests,
+            "late": self.late.as_dict(),
             "withdrawn": self.withdrawn.verdict.value if self.withdrawn else None,
             "deregistered": self.deregistered.verdict.value if self.deregistered else None,
             "unfinished": [work.name for work in self.unfinished[:_NAMED]],

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from graceful.core.inflight import NotAcceptingError
+from graceful.core.ledger import name_caller, name_route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -25,6 +26,8 @@ __all__ = ["GracefulMiddleware", "Service"]
 _CLOSE = (b"connection", b"close")
 _RESTARTED = 1012
 """WebSocket close code "Service Restart" (IANA registry of RFC 6455)."""
+_KUBELET = b"kube-probe/"
+"""How the User-Agent of a kubelet's HTTP probes begins (kubernetes, `pkg/probe/http`)."""
 
 
 class Service(Protocol):
@@ -41,6 +44,10 @@ class Service(Protocol):
 
     def leave(self, key: int) -> None:
         """A request has ended."""
+        ...
+
+    def enter_late(self, caller: str, route: str, *, served: bool) -> None:
+        """A request came after the leave had begun."""
         ...
 
     async def reason_not_ready(self) -> str | None:
@@ -95,9 +102,8 @@ class GracefulMiddleware:
             await self._http(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif kind == "websocket" and not self.service.phase.accepts_work:
-            await receive()
-            await send({"type": "websocket.close", "code": _RESTARTED})
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -106,7 +112,8 @@ class GracefulMiddleware:
         if path in self._probes:
             await self._probe(scope, path, send)
             return
-        if not service.phase.accepts_work:
+        phase = service.phase
+        if not phase.accepts_work:
             await self._refuse(scope, send)
             return
         try:
@@ -114,6 +121,8 @@ class GracefulMiddleware:
         except NotAcceptingError:
             await self._refuse(scope, send)
             return
+        if phase.leaving:
+            self._enter_late(scope, scope["method"], served=True)
 
         def send_closing(message: Message) -> Awaitable[None]:
             # Decided when the response starts, not when the request came: the leave may have begun in between.
@@ -131,7 +140,26 @@ class GracefulMiddleware:
         text = f"not ready: {reason}" if reason else "ok"
         await _answer(scope, send, 503 if reason else 200, text, self.service.phase.leaving)
 
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        phase = self.service.phase
+        if phase.leaving:
+            self._enter_late(scope, "WEBSOCKET", served=phase.accepts_work)
+        if phase.accepts_work:
+            await self.app(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": _RESTARTED})
+
+    def _enter_late(self, scope: Scope, method: str, *, served: bool) -> None:
+        """Enter who called in the ledger; nothing of this is done for a service that does not leave."""
+        agent = next((value for name, value in scope.get("headers", ()) if name == b"user-agent"), b"")
+        # A kubelet probes its own pod, whatever the path and until the end: nobody has to tell it.
+        if not agent.startswith(_KUBELET):
+            address, *_ = scope.get("client") or (None,)
+            self.service.enter_late(name_caller(address, agent), name_route(method, scope["path"]), served=served)
+
     async def _refuse(self, scope: Scope, send: Send) -> None:
+        self._enter_late(scope, scope["method"], served=False)
         await _answer(scope, send, 503, "this instance is shutting down", True, self._retry_after)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
