@@ -26,6 +26,8 @@ INSTANTS = ("lastUpdatedTimestamp", "leaseInfo")
 places = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["1", "2"]))
 statuses = st.sampled_from([*STATUSES, "NONSENSE"])
 dirt = st.sampled_from(["1000", "2000", "3000"])
+# Who says so: a client, or another server.
+peers = st.booleans()
 
 
 class TwoServers(RuleBasedStateMachine):
@@ -50,28 +52,29 @@ class TwoServers(RuleBasedStateMachine):
                     for caller.id in self.ids.values():
                         caller.cancel()
 
-    def both(self, place: tuple[str, str], method: str, *arguments: Any, **options: Any) -> None:
+    def both(self, place: tuple[str, str], method: str, *arguments: Any, peer: bool = False, **options: Any) -> None:
         """Call the method on both servers' callers and compare the status codes."""
         self.touched = place
         app, number = place
         codes = []
         for callers in self.servers:
             callers[app].id = self.ids[number]
-            answer: httpx.Response = getattr(callers[app], method)(*arguments, **options)
+            caller = callers[app].as_peer() if peer else callers[app]
+            answer: httpx.Response = getattr(caller, method)(*arguments, **options)
             codes.append(answer.status_code)
         assert codes[0] == codes[1], f"{method} {arguments} {options}: embedded {codes[0]}, real {codes[1]}"
 
-    @rule(place=places, status=statuses, overridden=st.sampled_from([*STATUSES, LEFT_OUT]), dirty=dirt)
-    def register(self, place: tuple[str, str], status: str, overridden: object, dirty: str) -> None:
-        self.both(place, "register", status=status, overriddenstatus=overridden, lastDirtyTimestamp=dirty)
+    @rule(place=places, status=statuses, overridden=st.sampled_from([*STATUSES, LEFT_OUT]), dirty=dirt, peer=peers)
+    def register(self, place: tuple[str, str], status: str, overridden: object, dirty: str, peer: bool) -> None:
+        self.both(place, "register", status=status, overriddenstatus=overridden, lastDirtyTimestamp=dirty, peer=peer)
 
-    @rule(place=places, dirty=dirt)
-    def heartbeat(self, place: tuple[str, str], dirty: str) -> None:
-        self.both(place, "heartbeat", lastDirtyTimestamp=dirty)
+    @rule(place=places, overridden=statuses, dirty=dirt, peer=peers)
+    def heartbeat(self, place: tuple[str, str], overridden: str, dirty: str, peer: bool) -> None:
+        self.both(place, "heartbeat", overriddenstatus=overridden, lastDirtyTimestamp=dirty, peer=peer)
 
-    @rule(place=places, value=statuses, dirty=dirt | st.none())
-    def override(self, place: tuple[str, str], value: str, dirty: str | None) -> None:
-        self.both(place, "override", value, lastDirtyTimestamp=dirty)
+    @rule(place=places, value=statuses, dirty=dirt | st.none(), peer=peers)
+    def override(self, place: tuple[str, str], value: str, dirty: str | None, peer: bool) -> None:
+        self.both(place, "override", value, lastDirtyTimestamp=dirty, peer=peer)
 
     @rule(place=places, value=statuses | st.none(), dirty=dirt | st.none())
     def clear_override(self, place: tuple[str, str], value: str | None, dirty: str | None) -> None:
