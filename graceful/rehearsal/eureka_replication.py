@@ -111,6 +111,7 @@ class Replication:
         self._held: list[_Transit] = []
         self._waiting: dict[tuple[int, int], dict[tuple[ChangeKind, str, str], _Transit]] = {}
         self._log: list[ReplicatedChange] = []
+        self._delivering = False
         self._thread: Thread | None = None
 
     # --- faults -----------------------------------------------------------------------------------------------------
@@ -169,6 +170,19 @@ class Replication:
                 raise TimeoutError(f"{came} of {count} changes {kind or '*'} {outcome or '*'} came in {timeout:g} s")
             return self._matching(kind, outcome)
 
+    def wait_until_quiet(self, timeout: float = 10.0) -> None:
+        """Wait until nothing is held, waits or is on its way.
+
+        Raises:
+            TimeoutError: something was `timeout` seconds later.
+        """
+        with self._changed:
+            if not self._changed.wait_for(self._quiet, timeout):
+                raise TimeoutError(f"changes were still on their way after {timeout:g} s: were they held or cut off?")
+
+    def _quiet(self) -> bool:
+        return not (self._held or self._on_their_way or self._waiting or self._delivering)
+
     def forget(self) -> None:
         """Empty the log."""
         with self._changed:
@@ -180,7 +194,8 @@ class Replication:
     # --- the work ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Begin to deliver, with nothing left of a former life."""
+        self._on_their_way, self._held, self._waiting = [], [], {}
         self._thread = Thread(target=self._run, name="embedded-eureka-replication", daemon=True)
         self._thread.start()
 
@@ -223,10 +238,13 @@ class Replication:
     def _arriving(self) -> list[_Transit] | None:
         """Wait for the next arrival or the next try; None when it is over."""
         with self._changed:
+            self._delivering = False
+            self._changed.notify_all()
             if not self._something_to_do():
                 self._changed.wait(self._pause())
             if self._thread is None:
                 return None
+            self._delivering = True
             arrived = []
             while self._on_their_way and self._on_their_way[0].due <= time.monotonic():
                 arrived.append(heapq.heappop(self._on_their_way))
