@@ -563,8 +563,9 @@ def test_a_grace_period_that_cut_the_wait_is_what_has_to_be_raised(rig):
     assert late.advice.endswith(" of the 95 s planned, too short: raise the grace period to at least 130 s")
 
 
-def test_jobs_are_not_late_requests(rig):
-    """A consumer goes on fetching until it is told to stop; nobody has called."""
+def test_jobs_are_not_late_requests(rig, caplog):
+    """A consumer goes on fetching until it is told to stop; nobody has called, and no line says so."""
+    caplog.set_level(logging.INFO)
     r = rig(grace_period=200.0).serving()
     r.coordinator.signalled(TERM)
     r.loop.advance(80)
@@ -572,6 +573,7 @@ def test_jobs_are_not_late_requests(rig):
     r.until(Phase.STOPPED)
     assert r.coordinator.report.late_requests == 0
     assert str(r.coordinator.report.late) == "no late requests"
+    assert not [record for record in caplog.records if hasattr(record, "late_requests")]
 
 
 def test_the_report_at_the_deadline_has_the_late_requests_too(rig):

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from graceful.core.budget import Plan
 from graceful.core.ledger import LateLedger, LateRequest, LateRequests, advise, name_caller, name_route
 
+PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "late-callers.md"
 DAY = 86_400.0
 PLAN = Plan(announce=5, propagation=20, drain=20, cleanup=5, deregister=3, margin=2)
 
@@ -139,11 +141,13 @@ def test_the_line():
         "last late request 7 s after OUT_OF_SERVICE, from 10.0.3.7 (Java/17): GET /orders; "
         "2 late requests from 1 caller"
     )
-    assert str(entered(7, 41, refused=1).judging(20.0, PLAN)) == (
+    line = str(entered(7, 41, refused=1).judging(20.0, PLAN))
+    assert line == (
         "last late request 41 s after OUT_OF_SERVICE, from 10.0.3.7 (Java/17): GET /orders (refused); "
         "2 late requests from 1 caller, 1 refused; "
         "your wait is 20 s, too short: raise propagation_delay to at least 52 s and the grace period to at least 87 s"
     )
+    assert f"```text\n{line}\n```" in PAGE.read_text()
     assert str(entered(-0.3)).startswith("last late request 0.3 s before OUT_OF_SERVICE, from ")
     assert str(LateRequests()) == "no late requests"
 
@@ -183,6 +187,8 @@ def test_the_same_as_plain_values():
         (19.5, False, "your wait is 20 s, only just enough: raise propagation_delay to at least 25 s"),
         # After a hook the service serves until SIGTERM comes: by luck, not because the wait was long enough.
         (22.0, False, "your wait is 20 s, too short: raise propagation_delay to at least 28 s"),
+        # Whatever its age: the callers of a service that refuses have not all heard.
+        (19.5, True, "your wait is 20 s, too short: raise propagation_delay to at least 25 s"),
         (20.1, True, "your wait is 20 s, too short: raise propagation_delay to at least 26 s"),
     ],
 )

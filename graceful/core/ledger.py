@@ -47,7 +47,7 @@ def name_caller(address: object, user_agent: bytes = b"") -> str:
 def name_route(method: str, path: str) -> str:
     """A route as people know it: `GET /orders`, one printable line of bounded length, without a query string."""
     # A caller that escapes the question mark has its query in the path.
-    return _printable(f"{method} {path[:_LONGEST_NAME].partition('?')[0]}")
+    return _printable(f"{method} {path.partition('?')[0]}")
 
 
 def _printable(text: str) -> str:
