@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from graceful.network import own_address
@@ -13,11 +14,14 @@ from graceful.servers import uvicorn
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
 from graceful.signals import SignalHold
+from graceful.unusable import SettingsError, unusable
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     from graceful.core.registry import Registry
+    from graceful.eureka.proxy import Proxies
     from graceful.settings import Settings
 
 __all__ = ["InstallError", "install", "planning"]
@@ -80,7 +84,7 @@ def install(app: Any = None, /, *, registry: Registry | None = None, **settings:
 
 def _build(settings: Settings, registry: Registry | None, *, serves_app: bool) -> Coordinator:
     mode = _mode(settings)
-    make_registry = _registry_factory(settings, registry)
+    make_registry = _registry_factory(settings, registry, mode)
     plan = settings.plan(registry=make_registry is not None)
     if settings.grace_period is not None and not _plan_only:
         plan.check(settings.grace_period)
@@ -107,11 +111,12 @@ def _mode(settings: Settings) -> Mode:
     return Mode.DEFERRED if in_pytest and settings.enabled is None else Mode.ACTIVE
 
 
-def _registry_factory(settings: Settings, registry: Registry | None) -> Callable[[], Registry] | None:
+def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode) -> Callable[[], Registry] | None:
     if registry is not None:
         return lambda: registry
     if not settings.eureka_url:
         return None
+    ways = _ways_to_eureka(settings, mode)
 
     def make() -> Registry:
         # Imported here: a service without Eureka does not pay for it.
@@ -134,9 +139,63 @@ def _registry_factory(settings: Settings, registry: Registry | None) -> Callable
             instance,
             heartbeat_interval=settings.heartbeat_interval,
             clear_timeout=_CLEAR_TIMEOUT,
+            **ways,
         )
 
     return make
+
+
+def _ways_to_eureka(settings: Settings, mode: Mode) -> dict[str, Any]:
+    """What the registration needs for https and for proxies, beyond the addresses."""
+    ways: dict[str, Any] = {}
+    secure = any(url.raw.startswith("https:") for url in settings.eureka_url)
+    if secure and (settings.eureka_ca_file or settings.eureka_client_cert_file):
+        ways["make_ssl_context"] = make = _ssl_context_factory(settings)
+        # A plan is made, and a test imports the application, where the container's files are not.
+        if mode is Mode.ACTIVE:
+            _make_now(make, settings)
+    if settings.eureka_use_proxy and mode is not Mode.INERT:
+        ways["proxies"] = _proxies(settings)
+    return ways
+
+
+def _ssl_context_factory(settings: Settings) -> Callable[[], ssl.SSLContext]:
+    password = settings.eureka_client_key_password
+
+    @cache
+    def make() -> ssl.SSLContext:
+        from graceful.eureka.tls import client_context  # noqa: PLC0415  as above
+
+        return client_context(
+            ca_file=settings.eureka_ca_file,
+            cert_file=settings.eureka_client_cert_file,
+            key_file=settings.eureka_client_key_file,
+            key_password=password.get_secret_value() if password else None,
+        )
+
+    return make
+
+
+def _make_now(make: Callable[[], ssl.SSLContext], settings: Settings) -> None:
+    from graceful.eureka.tls import TlsFileError  # noqa: PLC0415  as above
+
+    try:
+        make()
+    except TlsFileError as error:
+        raise unusable(error.setting, getattr(settings, error.setting), error.problem) from error
+
+
+def _proxies(settings: Settings) -> Proxies:
+    from graceful.eureka.address import ServerAddress  # noqa: PLC0415  as above
+    from graceful.eureka.proxy import Proxies  # noqa: PLC0415
+
+    proxies = Proxies()
+    try:
+        for url in settings.eureka_url:
+            proxies.for_server(ServerAddress.parse(url.raw))
+    except ValueError as error:
+        raise SettingsError(f"eureka_use_proxy is set, but {error}") from None
+    return proxies
 
 
 def _refuse_other(installed: Settings, asked: Settings) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 from graceful import wire
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
 __all__ = ["withdraw_and_wait"]
@@ -143,7 +144,8 @@ def _withdraw(urls: list[str], environ: Mapping[str, str], deadline: float, say:
     except ValueError as error:
         say(str(error))
         return
-    servers = [Server(url, app, instance) for url in urls]
+    tls = tls_context(environ, say) if any(url.startswith("https:") for url in urls) else None
+    servers = [Server(url, app, instance, tls) for url in urls]
     threads = [threading.Thread(target=server.withdraw, args=(deadline,), daemon=True) for server in servers]
     for thread in threads:
         thread.start()
@@ -153,6 +155,36 @@ def _withdraw(urls: list[str], environ: Mapping[str, str], deadline: float, say:
         say(f"{server.shown}: {instance} {server.result}" + ("" if server.is_safe else ": NOT withdrawn there"))
 
 
+def tls_context(environ: Mapping[str, str], say: Callable[[str], None]) -> ssl.SSLContext:
+    """Return the context for https servers, with the app's CA and client certificate.
+
+    A file that cannot be used is said and left out: a server that does not need it is withdrawn from all the same.
+    Certificates are verified in any case.
+    """
+    import ssl  # noqa: PLC0415  for https only
+
+    try:
+        context = ssl.create_default_context(cafile=wire.env_lookup("eureka_ca_file", environ))
+    except OSError as error:
+        say(_unusable("eureka_ca_file", error))
+        context = ssl.create_default_context()
+    if cert_file := wire.env_lookup("eureka_client_cert_file", environ):
+        key_file = wire.env_lookup("eureka_client_key_file", environ)
+        password = wire.env_lookup("eureka_client_key_password", environ) or ""
+        try:
+            # Not the text itself: without one, OpenSSL would ask at the terminal.
+            context.load_cert_chain(cert_file, key_file, lambda: password)
+        except (OSError, ValueError) as error:
+            say(_unusable("eureka_client_cert_file", error))
+    return context
+
+
+def _unusable(setting: str, error: Exception) -> str:
+    # ssl.SSLError is an OSError, and says in `reason` what OpenSSL found.
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+    return f"{wire.env_names(setting)[0]} is not used: {reason}"
+
+
 class Server:
     """One Eureka server, and what came of withdrawing from it. Its credentials appear nowhere.
 
@@ -160,13 +192,15 @@ class Server:
         url: its address, with credentials if it needs them.
         app: the app's name.
         instance: the instance's id.
+        tls: the context for https.
     """
 
-    def __init__(self, url: str, app: str, instance: str) -> None:
+    def __init__(self, url: str, app: str, instance: str, tls: ssl.SSLContext | None = None) -> None:
         scheme, _, rest = url.partition("://")
         # The last @ ends the credentials: a password may contain / and @ as they are.
         credentials, at, place = rest.rpartition("@")
         self._secure = scheme == "https"
+        self._tls = tls
         self._place = f"//{place}"
         user, _, password = credentials.partition(":")
         token = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
@@ -211,8 +245,12 @@ class Server:
     def _call(self, method: str, resource: str) -> tuple[int, bytes]:
         """Return status and body of one request. A redirect is not followed: it leads to a page for people."""
         parts = urlsplit(self._place)
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=TRY_TIMEOUT)
+        host = parts.hostname or ""
+        connection = (
+            http.client.HTTPSConnection(host, parts.port, timeout=TRY_TIMEOUT, context=self._tls)
+            if self._secure
+            else http.client.HTTPConnection(host, parts.port, timeout=TRY_TIMEOUT)
+        )
         try:
             connection.request(method, parts.path.rstrip("/") + resource, headers=self._headers)
             response = connection.getresponse()

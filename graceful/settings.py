@@ -9,8 +9,21 @@ from pydantic import AliasChoices, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from graceful.core.budget import KUBERNETES_DEFAULT_GRACE, Plan
-from graceful.environment import find_variable, nearest, odd_variables, service_as_port, variable_with
-from graceful.values import DAY, EUREKA_NAMES, Flag, Port, Seconds, ServiceUrl, ServiceUrls, Text, Timeout, UrlPath
+from graceful.environment import find_variable, nearest, odd_variables, service_as_port
+from graceful.unusable import SettingsError, fix, given, unusable
+from graceful.values import (
+    DAY,
+    EUREKA_NAMES,
+    Flag,
+    Port,
+    Seconds,
+    Secret,
+    ServiceUrl,
+    ServiceUrls,
+    Text,
+    Timeout,
+    UrlPath,
+)
 from graceful.wire import env_names
 
 if TYPE_CHECKING:
@@ -21,11 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["ServiceUrl", "Settings", "SettingsError", "load_settings", "unknown_variables"]
 
 _PREFIX: Final = "GRACEFUL_"
-_SECRET_FIELDS: Final = frozenset({"eureka_url"})
-
-
-class SettingsError(ValueError):
-    """A setting that cannot be used; the message says what was given, what is expected and where it came from."""
 
 
 def _names(field: str) -> AliasChoices:
@@ -119,6 +127,27 @@ class Settings(BaseSettings):
         validation_alias=_names("eureka_url"),
         description="The Eureka servers, separated by commas. Credentials go into the address, percent-encoded.",
     )
+    eureka_ca_file: Text | None = Field(
+        None,
+        description="For `https` servers with a private CA: a PEM file with the certificates to trust, in place of the "
+        "system's. A path in the container; read once, at the start.",
+    )
+    eureka_client_cert_file: Text | None = Field(
+        None,
+        description="For `https` servers that demand a client certificate: a PEM file with it and its chain, and with "
+        "its key unless `eureka_client_key_file` is set. A path in the container; read once, at the start.",
+    )
+    eureka_client_key_file: Text | None = Field(
+        None, description="The client certificate's private key, where it is in a PEM file of its own."
+    )
+    eureka_client_key_password: Secret | None = Field(
+        None, description="Of that key, if it is encrypted. Never shown; give it by the variable, from a Secret."
+    )
+    eureka_use_proxy: Flag = Field(
+        False,
+        description="Whether Eureka is called through the proxies that `HTTP_PROXY` and `HTTPS_PROXY` name, except for "
+        "the hosts in `NO_PROXY`. Unless it is `true`, these variables are ignored. The hook always connects directly.",
+    )
     instance_id: Text | None = Field(
         None,
         validation_alias=_names("instance_id"),
@@ -160,11 +189,17 @@ class Settings(BaseSettings):
                 f"needs to know what is where; pass install({', '.join(f'{name}=…' for name in missing)}) or set "
                 f"{variables}{''.join(f' ({note})' for note in service_as_port(os.environ) if 'port' in missing)}"
             )
+        for name in ("eureka_client_key_file", "eureka_client_key_password"):
+            if getattr(self, name) is not None and self.eureka_client_cert_file is None:
+                raise ValueError(
+                    f"{name} is set, but eureka_client_cert_file is not: a key belongs to a certificate; set "
+                    f"eureka_client_cert_file ({_PREFIX}EUREKA_CLIENT_CERT_FILE) too, or leave {name} out"
+                )
         for name, is_good, expected in EUREKA_NAMES:
             value = getattr(self, name)
             if value is not None and not is_good(value):
                 raise ValueError(
-                    f"{_given(name, value)}, which Eureka cannot use: expected {expected}; {_fix(name, value)}"
+                    f"{given(name, value)}, which Eureka cannot use: expected {expected}; {fix(name, value)}"
                 )
         if self.lease_duration <= self.heartbeat_interval:
             raise ValueError(
@@ -276,23 +311,4 @@ def _problem(error: Any) -> str:
     if not error["loc"]:
         return str(message)
     field = str(error["loc"][0])
-    return f"{_given(field, error['input'])}: {message}; {_fix(field, error['input'])}"
-
-
-def _given(field: str, value: object) -> str:
-    """`port is 'eighty' (GRACEFUL_PORT)`: what was given, and where it came from if that was the environment."""
-    where = f" ({variable})" if (variable := variable_with(field, value, os.environ)) else ""
-    return f"{field}{where}" if field in _SECRET_FIELDS else f"{field} is {_shown(value)}{where}"
-
-
-def _fix(field: str, value: object) -> str:
-    return f"correct {variable_with(field, value, os.environ) or f'the argument {field}'}"
-
-
-def _shown(value: object) -> str:
-    """A value as a message may show it: short, and without what could be a password in a wrong place."""
-    if isinstance(value, str):
-        return "(not shown: it may have credentials)" if "@" in value else repr(value[:80])
-    if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**15):
-        return repr(value)
-    return f"of type {type(value).__name__}" if not isinstance(value, int) else "a number out of all proportion"
+    return str(unusable(field, error["input"], message))

@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
+    SecretStr,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Flag",
     "Port",
     "Seconds",
+    "Secret",
     "ServiceUrl",
     "ServiceUrls",
     "Text",
@@ -159,6 +161,7 @@ Port = Annotated[
 ]
 Flag = Annotated[bool, _expecting("true or false")]
 Text = Annotated[str, Field(min_length=1), _expecting("a text that is not empty")]
+Secret = Annotated[SecretStr, Field(min_length=1), _expecting("a text that is not empty")]
 UrlPath = Annotated[str, AfterValidator(_checked_path), _expecting("a path such as '/healthz'")]
 ServiceUrls = Annotated[
     tuple[ServiceUrl, ...],

@@ -11,7 +11,6 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
@@ -23,7 +22,7 @@ from hypothesis import strategies as st
 
 from graceful.eureka.address import ServerAddress
 from graceful.eureka.transport import EurekaError, Request, Response, Transport
-from tests.eureka_raw_server import RawServer, answering, hanging, resetting, trickling
+from tests.eureka_raw_server import RawServer, TlsServer, answering, hanging, resetting, trickling
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 # What every one of these would take if the deadline did not hold is for ever.
@@ -338,38 +337,12 @@ def test_a_hung_look_up_does_not_delay_the_exit() -> None:
 def test_https_is_verified_by_default() -> None:
     """A certificate nobody vouches for is refused, and the reason says so."""
     ca = trustme.CA()
-    with TlsServer(ca.issue_cert("127.0.0.1")) as port:
-        with pytest.raises(EurekaError, match="its certificate is not trusted"):
-            ask(f"https://127.0.0.1:{port}")
+    with TlsServer(ca.issue_cert("127.0.0.1"), answering("200 OK", b"tls")) as server:
+        with pytest.raises(EurekaError, match=r"its certificate is not trusted .*a private CA belongs into eureka_ca"):
+            ask(f"https://127.0.0.1:{server.port}")
         context = ssl.create_default_context()
         ca.configure_trust(context)
-        assert ask(f"https://127.0.0.1:{port}", ssl_context=context).body_text == "tls"
-
-
-class TlsServer:
-    """Answers 200 over TLS."""
-
-    def __init__(self, certificate: trustme.LeafCert) -> None:
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        certificate.configure_cert(self._context)
-        self._raw = RawServer(answering("200 OK", b"tls"))
-        plain = self._raw._serve
-
-        def serve(sock: socket.socket) -> None:
-            try:
-                plain(self._context.wrap_socket(sock, server_side=True))
-            except OSError:
-                sock.close()
-
-        self._raw._serve = serve  # type: ignore[method-assign]
-
-    def __enter__(self) -> int:
-        return self._raw.__enter__().port
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._raw.__exit__(kind, error, trace)
+        assert ask(f"https://127.0.0.1:{server.port}", make_ssl_context=lambda: context).body_text == "tls"
 
 
 def test_nothing_is_logged_by_the_transport(caplog: pytest.LogCaptureFixture) -> None:

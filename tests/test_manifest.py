@@ -240,6 +240,25 @@ def test_credentials_stay_out_of_it() -> None:
     assert pod_environment(snippets.patch)["GRACEFUL_PORT"] == "8080"
 
 
+def test_the_hook_gets_the_files_for_https_and_no_password() -> None:
+    """Paths in the container, as they are; what is not set is left out. They need not be there where this runs."""
+    files = {
+        "eureka_ca_file": "/etc/eureka/ca.pem",
+        "eureka_client_cert_file": "/etc/$(HOME)/client.pem",
+        "eureka_client_key_file": '/etc/eureka/a "key".pem',
+    }
+    snippets = snippets_of(EUREKA | files | {"eureka_client_key_password": "zQ7x"})
+    environ = pod_environment(snippets.patch)
+    assert {name: environ[f"GRACEFUL_{name.upper()}"] for name in files} == files
+    assert "# GRACEFUL_EUREKA_CLIENT_KEY_PASSWORD: take it from a Secret" in snippets.patch
+    assert "zQ7x" not in snippets.patch + snippets.snippet + repr(snippets)
+    assert "GRACEFUL_EUREKA_CLIENT_KEY_PASSWORD" not in environ
+    in_pod = settings_of({}, environ)
+    assert drift(in_pod, in_pod.plan(registry=True), environ) == []
+    for text in (snippets_of(EUREKA).patch, snippets_of(files).patch):
+        assert not [name for name in files if name.upper() in text]
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "identity"),
     [
@@ -398,6 +417,7 @@ def test_a_plan_that_has_outgrown_its_grace_period_is_told() -> None:
         ({"port": 8080}, "GRACEFUL_PORT", "80"),
         ({"instance_id": "a"}, "GRACEFUL_INSTANCE_ID", "b"),
         ({"ip_addr": "10.0.0.1"}, "POD_IP", "10.0.0.2"),
+        ({"eureka_ca_file": "/a.pem"}, "GRACEFUL_EUREKA_CA_FILE", "/b.pem"),
         ({"eureka_url": "http://user:zQ7x@a"}, "GRACEFUL_EUREKA_URL", "http://user:zQ7y@a"),
         ({"eureka_url": "http://user:zQ7x@a"}, "EUREKA_SERVER_URL", "zQ7y@a"),
     ],

@@ -16,12 +16,19 @@ from typing import TYPE_CHECKING, Self
 from urllib.request import Request, urlopen
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graceful import prestop, prestop_eureka
 from graceful.rehearsal.eureka import EmbeddedEureka
-from tests.eureka_raw_server import RawServer, answering, hanging, trickling
+from tests.eureka_raw_server import RawServer, TlsServer, answering, forwarding, hanging, trickling
 
 if TYPE_CHECKING:
     import socket
@@ -417,6 +424,71 @@ def test_credentials_are_used_and_never_shown(container: Container) -> None:
     assert lines[1] == raw_lines[1] == f"{shown}: orders:10.0.0.7:8080 is not registered (404)"
     assert "answered HTTP 401 to the change, HTTP 401 to reading it back: NOT withdrawn there" in wrong_lines[1]
     assert not re.search("s3|c/r|wr0ng|admin", "".join(lines + raw_lines + wrong_lines))
+
+
+class Tls:
+    """An Eureka that demands a certificate of its private authority, and the files that a client needs for it."""
+
+    def __init__(self, directory: Path) -> None:
+        ca = trustme.CA()
+        client = ca.issue_cert("orders@example.org")
+        self.server, self.ca = ca.issue_cert("127.0.0.1"), ca
+        key = load_pem_private_key(client.private_key_pem.bytes(), None)
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"zQ7x"))
+        contents = {
+            "GRACEFUL_EUREKA_CA_FILE": ca.cert_pem.bytes(),
+            "GRACEFUL_EUREKA_CLIENT_CERT_FILE": client.cert_chain_pems[0].bytes(),
+            "GRACEFUL_EUREKA_CLIENT_KEY_FILE": secret,
+        }
+        self.environ = {name: str(directory / name) for name in contents}
+        for name, content in contents.items():
+            (directory / name).write_bytes(content)
+        self.environ["GRACEFUL_EUREKA_CLIENT_KEY_PASSWORD"] = "zQ7x"
+
+    def in_front_of(self, eureka: EmbeddedEureka) -> TlsServer:
+        return TlsServer(self.server, forwarding(int(eureka.address.split(":")[2].split("/")[0])), self.ca)
+
+
+def test_hook_withdraws_from_an_https_server_as_the_app_would(container: Container, tmp_path: Path) -> None:
+    """With the private authority and the client certificate that the environment names, its key encrypted."""
+    tls = Tls(tmp_path)
+    with EmbeddedEureka() as eureka, tls.in_front_of(eureka) as server:
+        register(eureka)
+        environ = identity(f"https://127.0.0.1:{server.port}/eureka") | tls.environ
+        _, lines, _ = container.hook(constants=QUICK + "; eureka.WITHDRAW_TIMEOUT = 20", **environ).end()
+        assert status_of(eureka) == "OUT_OF_SERVICE"
+    assert lines[1].endswith("orders:10.0.0.7:8080 is OUT_OF_SERVICE")
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("GRACEFUL_EUREKA_CA_FILE", "/absent", "GRACEFUL_EUREKA_CA_FILE is not used: No such file or directory"),
+        ("GRACEFUL_EUREKA_CA_FILE", "", "https://127.0.0.1:"),
+        ("GRACEFUL_EUREKA_CLIENT_CERT_FILE", "/absent", "GRACEFUL_EUREKA_CLIENT_CERT_FILE is not used: No such file"),
+        ("GRACEFUL_EUREKA_CLIENT_CERT_FILE", "", "https://127.0.0.1:"),
+        ("GRACEFUL_EUREKA_CLIENT_KEY_PASSWORD", "", "GRACEFUL_EUREKA_CLIENT_CERT_FILE is not used: "),
+        ("GRACEFUL_EUREKA_CLIENT_KEY_PASSWORD", "zQ7y", "GRACEFUL_EUREKA_CLIENT_CERT_FILE is not used: "),
+    ],
+)
+def test_hook_says_which_file_it_cannot_use(
+    container: Container, tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    """It asks nobody for a password, trusts nobody instead, and withdraws from the other servers all the same."""
+    tls = Tls(tmp_path)
+    with EmbeddedEureka() as eureka, EmbeddedEureka() as other, tls.in_front_of(eureka) as server:
+        register(eureka)
+        register(other)
+        urls = f"https://127.0.0.1:{server.port}/eureka,{other.url}"
+        environ = identity(urls) | tls.environ | {name: value}
+        code, lines, _ = container.hook(constants=QUICK, **environ).end()
+        assert (status_of(eureka), status_of(other)) == ("UP", "OUT_OF_SERVICE")
+    assert code == 0
+    assert lines[1].startswith(said)
+    assert "NOT withdrawn there" in lines[-3]
+    assert lines[-2].endswith("is OUT_OF_SERVICE")
+    assert not re.search("zQ7", "".join(lines))
 
 
 def test_login_page_is_no_success(container: Container) -> None:

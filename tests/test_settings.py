@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from graceful import wire
 from graceful.environment import find_variable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 EUREKA = {"eureka_url": "http://eureka:8761/eureka", "app_name": "orders", "port": 8080}
 DURATIONS = [name for name, field in Settings.model_fields.items() if "float" in str(field.annotation)]
-SWITCHES = ["enabled", "hold_signals", "probes", "kubernetes"]
+SWITCHES = ["enabled", "eureka_use_proxy", "hold_signals", "probes", "kubernetes"]
 POSITIVE = {"grace_period", "readiness_timeout", "heartbeat_interval", "lease_duration"}
 
 
@@ -55,6 +56,7 @@ def test_every_setting_is_read_from_every_one_of_its_variables(name: str) -> Non
     texts: dict[str, tuple[str, object]] = {
         "eureka_url": ("http://e:1", (ServiceUrl("http://e:1"),)),
         "port": ("8123", 8123),
+        "eureka_client_key_password": ("p4ss", SecretStr("p4ss")),
         "livez_path": ("/live", "/live"),
         "readyz_path": ("/live", "/live"),
         **dict.fromkeys(SWITCHES, ("true", True)),
@@ -291,6 +293,25 @@ def test_a_lease_outlives_its_heartbeats() -> None:
     assert "Eureka would evict" in refusal(EUREKA | {"lease_duration": 30, "heartbeat_interval": 30})
 
 
+@pytest.mark.parametrize("name", ["eureka_client_key_file", "eureka_client_key_password"])
+def test_a_key_belongs_to_a_certificate(name: str) -> None:
+    """The file or the password of a key alone is half of what is needed; which half is said, and no password."""
+    said = refusal(EUREKA | {name: f"{MARK}/key"})
+    assert said.startswith(f"{name} is set, but eureka_client_cert_file is not")
+    assert "GRACEFUL_EUREKA_CLIENT_CERT_FILE" in said
+    assert MARK not in said
+    assert refusal(EUREKA, **{f"GRACEFUL_{name.upper()}": f"{MARK}/key"}) == said
+    assert load({name: "key"}).eureka_url == ()
+
+
+@pytest.mark.parametrize("password", ["", 7, ["zQ7x"]])
+def test_what_is_no_password_is_refused_and_not_shown(password: object) -> None:
+    """Not even the kind of value that a slip would be."""
+    said = refusal(EUREKA | {"eureka_client_cert_file": "c.pem", "eureka_client_key_password": password})
+    assert said.startswith("eureka_client_key_password: expected a text that is not empty; correct the argument")
+    assert MARK not in said
+
+
 def test_an_unknown_argument_is_told_with_the_nearest() -> None:
     """As Python does it, and not as a setting that is wrong."""
     with pytest.raises(TypeError, match=r"^install\(\) has no argument 'drain_timout'; did you mean drain_timeout\?$"):
@@ -424,7 +445,9 @@ printable_passwords = passwords_of(st.characters(exclude_categories=["C", "Zs", 
 @given(passwords)
 def test_credentials_are_in_no_text_of_the_settings(password: str) -> None:
     """Neither in full nor in part, in whatever way they are shown."""
-    settings = load(EUREKA | {"eureka_url": f"http://user:{quote(password, safe='')}@eureka:8761/eureka"})
+    key = {"eureka_client_cert_file": "c.pem", "eureka_client_key_password": password}
+    url = f"http://user:{quote(password, safe='')}@eureka:8761/eureka"
+    settings = load(EUREKA | key | {"eureka_url": url})
     texts = [
         repr(settings),
         str(settings),

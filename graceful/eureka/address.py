@@ -68,6 +68,18 @@ class ServerAddress:
     def __str__(self) -> str:
         return self.public
 
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in a URL: ASCII, IPv6 in brackets, without the scheme's own port."""
+        own = self.port == (443 if self.secure else 80)
+        return self.authority_with_port.rpartition(":")[0] if own else self.authority_with_port
+
+    @property
+    def authority_with_port(self) -> str:
+        """The same with the port in any case."""
+        host = f"[{self.host}]" if ":" in self.host else self.host.encode("idna").decode("ascii")
+        return f"{host}:{self.port}"
+
 
 def _host(parts: SplitResult) -> str:
     host = parts.hostname or ""

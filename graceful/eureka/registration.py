@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 import anyio
 
 from graceful.eureka.backoff import pauses
+from graceful.eureka.refusal import REFUSALS
 from graceful.eureka.rest import EurekaError, Server, Status
 from graceful.eureka.status import StatusManager, now_ms
+from graceful.eureka.tls import default_context
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from graceful.core.registry import RegistryOutcome
     from graceful.eureka.instance import Instance
+    from graceful.eureka.proxy import Proxies
 
 __all__ = ["EurekaRegistration"]
 
@@ -44,11 +47,13 @@ class EurekaRegistration:
         try_timeout: the upper bound in seconds of one call to one server.
         recheck_interval: the longest pause in seconds between two looks at a server while withdrawn.
         clear_timeout: the upper bound in seconds for clearing what a former life left behind, in `start`.
-        ssl_context: for https servers; by default `ssl.create_default_context()`.
+        make_ssl_context: gives the context for https servers; by default one that trusts the system's authorities.
+            Called for every exchange, so it should make it once.
+        proxies: which of them to go through; by default none, whatever the environment says.
         random: for jitter.
 
     Raises:
-        ValueError: there is no URL, or one that is none.
+        ValueError: there is no URL, or one that is none; or a proxy's address cannot be used.
     """
 
     def __init__(
@@ -60,7 +65,8 @@ class EurekaRegistration:
         try_timeout: float = 1.5,
         recheck_interval: float = 5.0,
         clear_timeout: float = 5.0,
-        ssl_context: ssl.SSLContext | None = None,
+        make_ssl_context: Callable[[], ssl.SSLContext] = default_context,
+        proxies: Proxies | None = None,
         random: Random | None = None,
     ) -> None:
         self._instance = instance
@@ -68,9 +74,15 @@ class EurekaRegistration:
         self._try_timeout = try_timeout
         self._clear_timeout = clear_timeout
         self._random = random or Random()  # noqa: S311 - jitter is no secret
-        self._announcers = [Server(url, try_timeout=try_timeout, ssl_context=ssl_context) for url in urls]
+
+        def servers() -> list[Server]:
+            return [
+                Server(url, try_timeout=try_timeout, make_ssl_context=make_ssl_context, proxies=proxies) for url in urls
+            ]
+
+        self._announcers = servers()
         self._status = StatusManager(
-            [Server(url, try_timeout=try_timeout, ssl_context=ssl_context) for url in urls],
+            servers(),
             instance.app,
             instance.instance_id,
             recheck_interval=recheck_interval,
@@ -86,6 +98,7 @@ class EurekaRegistration:
         self._may_clear_override = True
         self._alarm: str | None = None
         self._outage = False
+        self._refusal_reported = False
 
     @property
     def announced(self) -> bool:
@@ -249,16 +262,19 @@ class EurekaRegistration:
         self._announcers.remove(server)
         self._announcers.insert(0, server)
         if self._outage:
-            self._outage = False
+            self._outage = self._refusal_reported = False
             # As loud as the line that said it was gone.
             logger.warning("Eureka answers again: %s", server.name, extra=_extra(server))
         elif failures:
             logger.info("heartbeats go to %s now: %s", server.name, _listed(failures), extra=_extra(server))
 
     def _report_outage(self, failures: list[EurekaError]) -> None:
-        if self._outage:
+        # A refusal stays until somebody mends it: told even if it comes in the middle of an outage.
+        refused = any(failure.status in REFUSALS for failure in failures)
+        if self._outage and (self._refusal_reported or not refused):
             return
         self._outage = True
+        self._refusal_reported = refused
         logger.warning(
             "no Eureka server takes %s, retrying: %s",
             self._instance.instance_id,

@@ -13,6 +13,8 @@ from urllib.parse import quote
 import anyio.to_thread
 
 from graceful.eureka.address import ServerAddress
+from graceful.eureka.refusal import REFUSALS, why_changes_are_refused, why_reading_is_refused
+from graceful.eureka.tls import default_context
 from graceful.eureka.transport import EurekaError, Request, Transport
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from graceful.eureka.instance import Instance
+    from graceful.eureka.proxy import Proxies
 
 __all__ = ["EurekaError", "Server", "Status"]
 
@@ -47,15 +50,24 @@ class Server:
     Args:
         url: the base URL, e.g. `http://user:password@eureka:8761/eureka`.
         try_timeout: the upper bound of one call in seconds.
-        ssl_context: for https; by default `ssl.create_default_context()`.
+        make_ssl_context: gives the context for https; by default one that trusts the system's authorities.
+        proxies: which of them to go through; by default none, whatever the environment says.
 
     Raises:
-        ValueError: `url` is none.
+        ValueError: `url` is none, or its proxy has no address that can be used.
     """
 
-    def __init__(self, url: str, *, try_timeout: float = 1.5, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        try_timeout: float = 1.5,
+        make_ssl_context: Callable[[], ssl.SSLContext] = default_context,
+        proxies: Proxies | None = None,
+    ) -> None:
         self._address = ServerAddress.parse(url)
-        self._transport = Transport(self._address, timeout=try_timeout, ssl_context=ssl_context)
+        proxy = proxies.for_server(self._address) if proxies else None
+        self._transport = Transport(self._address, timeout=try_timeout, make_ssl_context=make_ssl_context, proxy=proxy)
         self._basic: ModuleType | None = None
 
     @property
@@ -83,7 +95,8 @@ class Server:
         Raises:
             EurekaError: the server did not take it, or may not have.
         """
-        await self._ask(lambda basic, path: basic.register(path, _record(basic, instance, dirty_timestamp)))
+        key = (instance.app, instance.instance_id)
+        await self._change(key, lambda basic, path: basic.register(path, _record(basic, instance, dirty_timestamp)))
 
     async def heartbeat(self, app: str, instance_id: str, dirty_timestamp: int) -> None:
         """Renew the lease.
@@ -97,7 +110,8 @@ class Server:
         Raises:
             EurekaError: not renewed; with status 404 the server asks for a registration.
         """
-        await self._ask(lambda basic, path: basic.send_heartbeat(path, app, instance_id, dirty_timestamp))
+        key = (app, instance_id)
+        await self._change(key, lambda basic, path: basic.send_heartbeat(path, *key, dirty_timestamp))
 
     async def set_status(self, app: str, instance_id: str, status: Status, dirty_timestamp: int) -> None:
         """Override the status.
@@ -112,7 +126,8 @@ class Server:
         Raises:
             EurekaError: not done, or perhaps not; with status 404 the server does not know the instance.
         """
-        await self._ask(lambda basic, path: basic.status_update(path, app, instance_id, dirty_timestamp, status))
+        key = (app, instance_id)
+        await self._change(key, lambda basic, path: basic.status_update(path, *key, dirty_timestamp, status))
 
     async def deregister(self, app: str, instance_id: str) -> None:
         """Delete the lease and its status override. An instance that is not there is no error.
@@ -121,7 +136,7 @@ class Server:
             EurekaError: not done, or perhaps not.
         """
         try:
-            await self._ask(lambda basic, path: basic.cancel(path, app, instance_id))
+            await self._change((app, instance_id), lambda basic, path: basic.cancel(path, app, instance_id))
         except EurekaError as error:
             if error.status != 404:
                 raise
@@ -140,11 +155,36 @@ class Server:
         except EurekaError as error:
             if error.status == 404:
                 return None
+            if error.status in REFUSALS:
+                reason = why_reading_is_refused(error.status, with_credentials=self._has_credentials)
+                raise self._transport.error(reason, error.status) from error
             raise
         status = _status_in(answer.body_text, instance_id)
         if status is None:
             raise self._transport.error("the answer is not the instance that was asked for (is this Eureka?)")
         return status
+
+    @property
+    def _has_credentials(self) -> bool:
+        return self._address.authorization is not None
+
+    async def _change(self, key: tuple[str, str], call: Callable[[Any, str], Awaitable[Any]]) -> None:
+        """Make a call that changes the instance; where it is refused, one GET of the instance tells why."""
+        try:
+            await self._ask(call)
+        except EurekaError as error:
+            if error.status in REFUSALS:
+                raise await self._told_apart(key, error, error.status) from error
+            raise
+
+    async def _told_apart(self, key: tuple[str, str], refusal: EurekaError, status: int) -> EurekaError:
+        try:
+            await self.read(*key)
+        except EurekaError as error:
+            # Without an answer, or with another fault, there is no telling.
+            return error if error.status in REFUSALS else refusal
+        reason = why_changes_are_refused(status, with_credentials=self._has_credentials)
+        return self._transport.error(reason, status)
 
     async def _ask(self, call: Callable[[Any, str], Awaitable[Any]]) -> Any:
         try:

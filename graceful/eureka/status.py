@@ -176,7 +176,7 @@ class StatusManager:
             self._withdrawn.add(server)
             return ServerResult(server.name, verified=True, detail=status or "absent")
         self._withdrawn.discard(server)
-        answer = f" ({refusal} to the status change)" if refusal else ""
+        answer = f" (the status change: {refusal})" if refusal else ""
         return ServerResult(server.name, verified=False, detail=f"{status}{answer}")
 
     async def _keep_withdrawn_on(self, server: Server) -> None:

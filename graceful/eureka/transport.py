@@ -1,7 +1,7 @@
 """One HTTP exchange with one Eureka server, which ends when it is told to, whatever the server does.
 
 httpx, which py_eureka_client uses, follows what Eureka must not do to a leaving service: redirects (a login page's 200
-would count as success), proxies from the environment, and time-outs that start anew with each byte. Here an exchange
+would count as success), proxies nobody asked for, and time-outs that start anew with each byte. Here an exchange
 runs on `http.client` in a worker thread that can be abandoned: the caller goes on at its deadline, and the thread ends
 because its socket is shut down under it. A name look-up cannot be interrupted; its thread is left behind, sends nothing
 when it comes back, and does not hold up the exit of the process as long as the event loop runs in a daemon thread
@@ -16,23 +16,28 @@ import socket
 import ssl
 import threading
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 
+from graceful.eureka.connection import Connection
+from graceful.eureka.tls import TlsFileError, default_context
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from graceful.eureka.address import ServerAddress
+    from graceful.eureka.proxy import Proxy
 
 __all__ = ["EurekaError", "Request", "Response", "Transport"]
 
 _MEBIBYTE = 1 << 20
 # Threads of one server that may hang in a name look-up at the same time; one more would only hang as well.
 _MOST_UNFINISHED = 8
+# OpenSSL's X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, …_SELF_SIGNED_CERT_IN_CHAIN, …_UNABLE_TO_GET_ISSUER_CERT_LOCALLY.
+_UNKNOWN_ISSUER = frozenset({18, 19, 20})
 
 
 class EurekaError(Exception):
@@ -84,7 +89,8 @@ class Transport:
         address: where the server is, and as whom to speak to it.
         timeout: the upper bound of a whole exchange in seconds, look-up and TLS handshake included.
         body_limit: the largest body that is read, in bytes.
-        ssl_context: for https; by default `ssl.create_default_context()`.
+        make_ssl_context: gives the context for https, in a worker thread; called for every exchange.
+        proxy: what to go through; the variables of the environment are not read here.
     """
 
     def __init__(
@@ -93,12 +99,14 @@ class Transport:
         *,
         timeout: float,
         body_limit: int = _MEBIBYTE,
-        ssl_context: ssl.SSLContext | None = None,
+        make_ssl_context: Callable[[], ssl.SSLContext] = default_context,
+        proxy: Proxy | None = None,
     ) -> None:
         self.address = address
         self.timeout = timeout
         self.body_limit = body_limit
-        self._ssl_context = ssl_context
+        self._make_ssl_context = make_ssl_context
+        self._proxy = proxy
         self._lock = threading.Lock()
         self._closed = False
         self._unfinished = 0
@@ -135,8 +143,9 @@ class Transport:
             exchange.abandon()
 
     def error(self, reason: str, status: int | None = None) -> EurekaError:
-        """An error of this server, named without its credentials."""
-        return EurekaError(str(self.address), reason, status)
+        """An error of this server, named without its credentials, and of the proxy that may be to blame."""
+        way = f", through the proxy {self._proxy}" if self._proxy else ""
+        return EurekaError(str(self.address), f"{reason}{way}", status)
 
     def enter(self) -> None:
         """Count an exchange that begins (in its worker thread)."""
@@ -156,11 +165,10 @@ class Transport:
             if self._closed:
                 raise self.error("not sent: the instance is being withdrawn")
 
-    def tls(self) -> ssl.SSLContext | None:
-        """The TLS context, or None for plain http."""
-        if not self.address.secure:
-            return None
-        return self._ssl_context or _default_ssl_context()
+    def connection(self, attach: Callable[[socket.socket], None]) -> Connection:
+        """A connection of its own for one exchange, which is not connected yet."""
+        tls = self._make_ssl_context() if self.address.secure else None
+        return Connection(self.address, timeout=self.timeout, attach=attach, tls=tls, proxy=self._proxy)
 
 
 class _Exchange:
@@ -195,35 +203,41 @@ class _Exchange:
     def run(self) -> Response:
         """Do the exchange; blocking."""
         self._transport.enter()
-        connection = _Connection(self._transport, self)
         try:
-            return self._exchange(connection)
+            return self._exchange(self._transport.connection(self.attach))
         except TimeoutError:
             raise
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._transport.error(_reason(error)) from error
         finally:
+            self._transport.leave()
+
+    def _exchange(self, connection: Connection) -> Response:
+        transport, request = self._transport, self._request
+        try:
+            connection.connect()
+            # The last look before the first byte: the connection may have taken its time.
+            transport.check_open()
+            headers = self._headers() | connection.headers()
+            connection.request(request.method, connection.target(request.url), self._body, headers)
+            with connection.getresponse() as answer:
+                return self._checked(answer)
+        finally:
             with self._lock:
                 self._socket = None
             connection.close()
-            self._transport.leave()
 
-    def _exchange(self, connection: _Connection) -> Response:
-        transport, request = self._transport, self._request
-        connection.connect()
-        # The last look before the first byte: the connection may have taken its time.
-        transport.check_open()
-        connection.request(request.method, request.url, self._body, self._headers())
-        with connection.getresponse() as answer:
-            if 300 <= answer.status < 400:
-                raise transport.error(_redirection(answer), answer.status)
-            if not 200 <= answer.status < 300:
-                raise transport.error(f"HTTP {answer.status}", answer.status)
-            body = answer.read(transport.body_limit + 1)
-            if len(body) > transport.body_limit:
-                raise transport.error(f"an answer of more than {transport.body_limit} bytes")
-            if answer.length:
-                raise transport.error("the answer breaks off")
+    def _checked(self, answer: http.client.HTTPResponse) -> Response:
+        transport = self._transport
+        if 300 <= answer.status < 400:
+            raise transport.error(_redirection(answer), answer.status)
+        if not 200 <= answer.status < 300:
+            raise transport.error(f"HTTP {answer.status}", answer.status)
+        body = answer.read(transport.body_limit + 1)
+        if len(body) > transport.body_limit:
+            raise transport.error(f"an answer of more than {transport.body_limit} bytes")
+        if answer.length:
+            raise transport.error("the answer breaks off")
         return Response(body.decode(errors="replace"))
 
     def _headers(self) -> dict[str, str]:
@@ -231,55 +245,6 @@ class _Exchange:
         if self._transport.address.authorization is not None:
             headers["Authorization"] = self._transport.address.authorization
         return headers
-
-
-class _Connection(http.client.HTTPConnection):
-    """A connection that hands every socket it opens to its exchange before it blocks on it."""
-
-    def __init__(self, transport: Transport, exchange: _Exchange) -> None:
-        address = transport.address
-        # Read by the base class: a port that is not the default belongs into the Host field.
-        self.default_port = http.client.HTTPS_PORT if address.secure else http.client.HTTP_PORT
-        super().__init__(address.host, address.port, timeout=transport.timeout)
-        self._transport = transport
-        self._exchange = exchange
-
-    def connect(self) -> None:
-        """Connect to the first address that answers."""
-        failure: OSError | None = None
-        for family, kind, protocol, _, target in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-            try:
-                self.sock = self._open(socket.socket(family, kind, protocol), target)
-            except TimeoutError:
-                raise
-            except OSError as error:
-                failure = error
-            else:
-                return
-        raise failure or OSError(f"the name {self.host} has no address")
-
-    def _open(self, sock: socket.socket, target: object) -> socket.socket:
-        try:
-            self._exchange.attach(sock)
-            sock.settimeout(self._transport.timeout)
-            sock.connect(target)  # type: ignore[arg-type]  # typeshed has no name for getaddrinfo's address
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            context = self._transport.tls()
-            if context is not None:
-                # The handshake comes second: it blocks, and must not do so on a socket that cannot be shut down.
-                sock = context.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
-                self._exchange.attach(sock)
-                sock.do_handshake()
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-
-@cache
-def _default_ssl_context() -> ssl.SSLContext:
-    # Reading the certificate store takes tens of milliseconds: once is enough.
-    return ssl.create_default_context()
 
 
 def _shut_down(sock: socket.socket) -> None:
@@ -304,9 +269,16 @@ def _reason(error: Exception) -> str:
         case socket.gaierror():
             return f"the name cannot be looked up ({error.strerror})"
         case ssl.SSLCertVerificationError():
-            return f"its certificate is not trusted ({error.verify_message})"
+            hint = "; a private CA belongs into eureka_ca_file" if error.verify_code in _UNKNOWN_ISSUER else ""
+            return f"its certificate is not trusted ({error.verify_message}){hint}"
+        case ssl.SSLError(reason="TLSV13_ALERT_CERTIFICATE_REQUIRED"):
+            return "it wants a client certificate: set eureka_client_cert_file"
+        case ssl.SSLEOFError():
+            return "TLS fails (the connection breaks off)"
         case ssl.SSLError():
             return f"TLS fails ({error.reason})"
+        case TlsFileError():
+            return str(error)
         case ConnectionRefusedError():
             return "connection refused"
         case http.client.HTTPException():

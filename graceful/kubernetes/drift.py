@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graceful.environment import find_variable
-from graceful.kubernetes.manifest import HOOK_DURATIONS
+from graceful.kubernetes.manifest import HOOK_DURATIONS, HOOK_FILES
 from graceful.values import to_urls
 from graceful.wire import parse_duration
 
@@ -38,7 +38,7 @@ def drift(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> list[st
         )
     compared = ["grace_period", *HOOK_DURATIONS]
     if settings.eureka_url:
-        compared += ["app_name", "port", "instance_id", "ip_addr", "eureka_url"]
+        compared += ["app_name", "port", "instance_id", "ip_addr", "eureka_url", *HOOK_FILES]
         # Only where a manifest of ours is in force: elsewhere there may be no hook at all.
         if grace is not None and find_variable("eureka_url", environ) is None:
             sentences.append(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from graceful.core.budget import Plan
 
-__all__ = ["DEFAULT_PYTHON", "HOOK_DURATIONS", "Snippets"]
+__all__ = ["DEFAULT_PYTHON", "HOOK_DURATIONS", "HOOK_FILES", "Snippets"]
 
 DEFAULT_PYTHON: Final = "python3"
 """Debian's images have no `python`."""
@@ -37,6 +37,9 @@ HOOK_DURATIONS: Final = (
     "margin",
 )
 """What the hook reads to wait as long as the app would, when no app answers it. It has the same defaults."""
+
+HOOK_FILES: Final = ("eureka_ca_file", "eureka_client_cert_file", "eureka_client_key_file")
+"""What the hook reads to reach an https server, as the app does: paths in the container that they share."""
 
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """A name that Kubernetes takes for a container (RFC 1123 label)."""
@@ -171,6 +174,9 @@ class Snippets:
             lines.append("# GRACEFUL_EUREKA_URL has credentials: take it from a Secret, for the app and the hook")
         else:
             lines.append(_variable("GRACEFUL_EUREKA_URL", _literal(",".join(url.raw for url in settings.eureka_url))))
+        lines += [_variable(_own(name), _literal(path)) for name in HOOK_FILES if (path := getattr(settings, name))]
+        if settings.eureka_client_key_password is not None:
+            lines.append("# GRACEFUL_EUREKA_CLIENT_KEY_PASSWORD: take it from a Secret, for the app and the hook")
         if self._has_pods_own_ip:
             lines.append(_from_pod("POD_IP", "status.podIP"))
         else:
