@@ -261,12 +261,18 @@ class TestMistakes:
         cluster.nodes[0].stop()
 
     def test_a_cluster_can_be_started_again(self, callers: Callable[[EmbeddedEurekaCluster], list[Caller]]) -> None:
-        """Empty, on the same ports."""
+        """Empty, on the same ports, and what was on its way is lost."""
         cluster = EmbeddedEurekaCluster(replication_delay=0.02)
         with cluster:
             urls = cluster.urls
+            cluster.replication.hold()
+            here, there = callers(cluster)
+            here.register()
         with cluster:
             assert cluster.urls == urls
+            cluster.replication.heal()
+            cluster.replication.wait_until_quiet()
             here, there = callers(cluster)
+            assert cluster.replication.log(outcome="arrived") == []
             here.register()
             wait_until(lambda: there.statuses() == (UP, UNKNOWN), "it is replicated")

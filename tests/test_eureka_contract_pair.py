@@ -174,6 +174,16 @@ class TestRepairs:
         assert here.heartbeat(lastDirtyTimestamp="1000").status_code == 200
         reads(here, (OUT, OUT))
 
+    def test_what_the_peer_knows_replaces_an_older_override(self, two: Two) -> None:
+        """An override that the peer has lifted since is not kept because it was there first."""
+        here, there = two
+        on_both(two, lastDirtyTimestamp="1000")
+        here.override(OUT)
+        reads(there, (OUT, OUT))
+        there.as_peer().override(UP, lastDirtyTimestamp="2000")
+        assert here.heartbeat(lastDirtyTimestamp="1000").status_code == 200
+        reads(here, (UP, UP))
+
     def test_a_heartbeat_undoes_a_cancel_that_was_lost(self, two: Two) -> None:
         """The server that has not heard of it passes the instance on as soon as it is sent a heartbeat."""
         here, there = two
