@@ -92,9 +92,9 @@ class TestCacheOverTime:
 
 
 class TestNodeOverTime:
-    def node(self, **intervals: float) -> Node:
+    def node(self, *, eviction_interval: float = 60.0) -> Node:
         """A node at 1000 with one UP instance that sends no heartbeats: its lease ends at 1090."""
-        node = Node(**({"cache_interval": 30.0, "eviction_interval": 60.0} | intervals), now=1000.0)
+        node = Node(cache_interval=30.0, eviction_interval=eviction_interval, now=1000.0)
         node.registry.register(instance(), 1000.0)
         return node
 
