@@ -172,7 +172,7 @@ async def test_a_refusal_in_the_middle_of_an_outage_is_told_once(caplog: pytest.
         registry = registration(eureka.url)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(registry.serve)
-            await warned(caplog, "HTTP 503")
+            assert "HTTP 503" in await warned(caplog, "no Eureka server takes")
             eureka.clear_faults()
             eureka.fail(403, method="POST")
             await warned(caplog, CSRF_LINE)

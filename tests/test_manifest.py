@@ -244,7 +244,7 @@ def test_the_hook_gets_the_files_for_https_and_no_password() -> None:
     """Paths in the container, as they are; what is not set is left out. They need not be there where this runs."""
     files = {
         "eureka_ca_file": "/etc/eureka/ca.pem",
-        "eureka_client_cert_file": "/etc/$(HOME)/client.pem",
+        "eureka_client_cert_file": "/etc/$(HOME)/$$/client.pem",
         "eureka_client_key_file": '/etc/eureka/a "key".pem',
     }
     snippets = snippets_of(EUREKA | files | {"eureka_client_key_password": "zQ7x"})
