@@ -70,7 +70,7 @@ class AppCaller:
     async def _outcome_of(self, function: Callback, timeout: float) -> tuple[Any, BaseException | None]:  # noqa: ASYNC109
         if _is_async(function):
             return await self._in_application(function, timeout)
-        value, error = await _in_thread(functools.partial(_outcome, function))
+        value, error = await _in_thread(function)
         if error is None and inspect.isawaitable(value):
             # A sync function that hands back an awaitable: `lambda: pool.close()`.
             awaitable = value
@@ -128,9 +128,15 @@ class _Call:
             return None, error
 
 
-async def _in_thread(function: Callable[[], tuple[Any, BaseException | None]]) -> tuple[Any, BaseException | None]:
+async def _in_thread(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     # A limiter of its own: calls that were left behind must not use up the default limiter's places.
-    return await to_thread.run_sync(function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+    limiter = anyio.CapacityLimiter(1)
+    try:
+        return await to_thread.run_sync(_outcome, function, abandon_on_cancel=True, limiter=limiter)
+    except RuntimeError:
+        # Python 3.12.0 and 3.12.1 start no thread any more once the main thread has returned (cpython#113964). The
+        # deadline is kept elsewhere.
+        return _outcome(function)
 
 
 async def _in_own_thread(function: Callable[[], tuple[Any, BaseException | None]]) -> tuple[Any, BaseException | None]:
@@ -151,7 +157,10 @@ async def _in_own_thread(function: Callable[[], tuple[Any, BaseException | None]
         with contextlib.suppress(RuntimeError):  # this loop has ended: nobody waits any more
             loop.call_soon_threadsafe(settle, outcome)
 
-    threading.Thread(target=work, name="graceful callback", daemon=True).start()
+    try:
+        threading.Thread(target=work, name="graceful callback", daemon=True).start()
+    except RuntimeError as error:  # none can be started: the program has ended, and its loop with it
+        return None, error
     return await future
 
 

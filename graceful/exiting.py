@@ -27,6 +27,8 @@ def exit_with_report(status: int, report: DrainReport) -> None:
     try:
         writer.start()
         writer.join(_REPORT_TIMEOUT)
+    except RuntimeError:  # no thread can be started: the interpreter is about to end
+        _write(report)
     finally:
         os._exit(status)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -46,7 +47,7 @@ logger = logging.getLogger("graceful.service")
 _STOP_SLACK: Final = 1.0
 _LOOK: Final = 0.05
 _PROGRAM_LOOK: Final = 0.5
-_OUTLAST: Final = "graceful exit"
+_STAND_BY: Final = "graceful stand-by"
 
 
 class Mode(enum.Enum):
@@ -227,33 +228,24 @@ class Coordinator(DrainCoordinator):
         if self._signals is not None:
             self._signals.uninstall()
 
-    def begin(
-        self, trigger: Trigger, reason: str = "", *, grace_period: float | None = None, elapsed: float = 0.0
-    ) -> bool:
-        """As the drain coordinator's, and see to it that the deadline is kept."""
-        began = super().begin(trigger, reason, grace_period=grace_period, elapsed=elapsed)
-        if began and self._mode is Mode.ACTIVE:
-            # Not on our event loop: a user's callback may block that.
-            threading.Thread(target=self._keep_deadline, name="graceful deadline", daemon=True).start()
-        return began
+    def _stand_by(self) -> None:
+        """Keep the deadline, and keep the process until it has left in order when its program ends.
 
-    def _keep_deadline(self) -> None:
-        while not self._uninstalled.wait(self.enforce_deadline()):
-            pass
-
-    def _outlast_program(self) -> None:
-        """Leave when the program ends by itself, and keep the process for a leave that is under way then.
-
-        For a thread that is no daemon: the interpreter waits for it, and runs our own thread meanwhile. A daemon's
-        cleanup callbacks would be cut off, and the instance would stay in the registry until its lease expires.
+        For a thread of its own: a user's callback may block our event loop, and the process must end all the same. Not
+        a daemon: the interpreter waits for it, and lets our own thread run meanwhile. A daemon's cleanup callbacks
+        would be cut off, and the instance would stay in the registry until its lease expires.
         """
         while (thread := _thread_of_program()) is not None:
             if self._uninstalled.is_set():
                 return
-            thread.join(_PROGRAM_LOOK)
+            thread.join(min(_PROGRAM_LOOK, self.enforce_deadline()))
         # A program that was never ready has nothing to undo: somebody has only imported it.
-        if self.phase is not Phase.STARTING and self._runtime.running:
-            self.server_stops().wait(max(0.0, self.remaining) + _STOP_SLACK)
+        if self.phase is Phase.STARTING or not self._runtime.running:
+            return
+        stopped = self.server_stops()
+        until = time.monotonic() + max(0.0, self.remaining) + _STOP_SLACK
+        while not stopped.wait(self.enforce_deadline()) and time.monotonic() < until:
+            pass
 
     # For install()
 
@@ -271,8 +263,8 @@ class Coordinator(DrainCoordinator):
         self._uninstalled.clear()
         self._runtime.start()
         running = {thread.name for thread in threading.enumerate()}
-        if self._mode is Mode.ACTIVE and _OUTLAST not in running:
-            threading.Thread(target=self._outlast_program, name=_OUTLAST, daemon=False).start()
+        if self._mode is Mode.ACTIVE and _STAND_BY not in running:
+            threading.Thread(target=self._stand_by, name=_STAND_BY, daemon=False).start()
 
     def adopt_loop(self) -> None:
         """Take the event loop that runs here for the application's."""
@@ -380,6 +372,6 @@ def _decorator(function: Function | None, timeout: float | None, add: Callable[[
 def _thread_of_program() -> threading.Thread | None:
     """A thread that the program still runs in: the main one, else one that the interpreter would wait for."""
     for thread in threading.enumerate():
-        if thread.is_alive() and not thread.daemon and thread.name != _OUTLAST:
+        if thread.is_alive() and not thread.daemon and thread.name != _STAND_BY:
             return thread
     return None
