@@ -172,6 +172,15 @@ async def test_a_passed_deadline_is_a_result(eureka: EmbeddedEureka) -> None:
     assert (outcome.verdict, outcome.first_verified_at) == (Verdict.FAILED, None)
 
 
+async def test_starting_twice_is_starting_once(eureka: EmbeddedEureka) -> None:
+    """Everything was cleared the first time: no server is asked again."""
+    registry = registration(eureka.url)
+    await registry.start()
+    eureka.forget_requests()
+    await registry.start()
+    assert eureka.requests() == []
+
+
 def test_no_server_is_a_mistake() -> None:
     """It is refused when it is made."""
     with pytest.raises(ValueError, match="there is no Eureka server"):

@@ -139,7 +139,7 @@ class StatusManager:
         """Repeat `attempt` on each server, independently of the others, until it is verified there or `deadline`."""
         results = {
             server: ServerResult(server.name, verified=False, detail="no answer in time")
-            for server in servers or self.servers
+            for server in (self.servers if servers is None else servers)
         }
         first_verified_at: float | None = None
 
