@@ -81,8 +81,6 @@ class DrainCoordinator:
         self._clock = clock
         self._drain_callbacks: list[RegisteredCallback] = []
         self._cleanup_callbacks = CallbackStack()
-        self.report: DrainReport | None = None
-        """How the leave went, once it is over."""
         self.new_life()
 
     def new_life(self) -> None:
@@ -93,6 +91,8 @@ class DrainCoordinator:
         self._wake: Callable[[], object] = lambda: None
         self._readiness.reset()
         self._registry = self._make_registry() if self._make_registry is not None else None
+        self.report: DrainReport | None = None
+        """How the leave went, once it is over."""
         self.life = Life(Lifecycle(self._clock()), list(self._drain_callbacks), self._cleanup_callbacks.copy())
 
     @property
@@ -304,11 +304,10 @@ class DrainCoordinator:
 
     async def _lame_duck(self, life: Life, leave: Leave) -> None:
         began = self._clock()
-        latest = leave.budget.latest_wait(began)
         if self._announced:
             await self._until_withdrawn(life, leave)
         since = life.withdrawn.first_verified_at if life.withdrawn else None
-        life.wait_ends = min((began if since is None else since) + leave.budget.plan.propagation, latest)
+        life.wait_ends = leave.budget.wait_until(began, since=began if since is None else since)
         life.wait_was_whole = not await self._changes.until(lambda: leave.skip_wait, life.wait_ends)
         self._end_wait(life)
         # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.

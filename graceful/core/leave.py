@@ -98,7 +98,7 @@ class Leave:
         if hook_waits:
             # The kubelet has given up on the hook: its grace period is over.
             self.budget.shorten(now + KUBELET_LAST_CHANCE)
-            return self._hurry()
+            return self.hurry()
         self.may_drain = True
         return Reaction.PROCEED if first else Reaction.IGNORED
 
@@ -106,13 +106,10 @@ class Leave:
         if self._interrupted:
             return Reaction.FORCE
         self._interrupted = True
-        return self._hurry() if phase is Phase.LAME_DUCK else Reaction.IGNORED
+        return self.hurry() if phase is Phase.LAME_DUCK else Reaction.IGNORED
 
-    def hurry(self) -> None:
+    def hurry(self) -> Reaction:
         """End the lame duck now."""
-        self._hurry()
-
-    def _hurry(self) -> Reaction:
         self.skip_wait = True
         self.may_drain = True
         return Reaction.HURRY

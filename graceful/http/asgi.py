@@ -90,7 +90,6 @@ class GracefulMiddleware:
         self.app = app
         self.service = service
         self._livez = livez_path
-        self._readyz = readyz_path
         self._probes = {path for path in (livez_path, readyz_path) if path is not None}
         # Whole seconds, RFC 9110 10.2.3.
         self._retry_after = (b"retry-after", str(max(0, round(retry_after))).encode())

@@ -49,9 +49,11 @@ def in_child() -> None:
     ours = descriptors() - BEFORE
     check(not [name for name in ours if name.startswith(("pipe:", "socket:", "anon_inode:[eventpoll]"))], f"{ours}")
     check(coordinator.phase is graceful.Phase.STARTING, "a new life")
+    os.write(CHECKED, b"!")
     time.sleep(60)
 
 
+REPORT, CHECKED = os.pipe()
 BEFORE = descriptors()
 coordinator = graceful.install()
 coordinator.ready()
@@ -60,7 +62,8 @@ until(lambda: coordinator.phase is graceful.Phase.SERVING, "serving")
 pid = os.fork()
 if pid == 0:
     in_child()
-time.sleep(0.3)
+os.close(CHECKED)
+check(os.read(REPORT, 1), "the child has checked all of it")
 os.kill(pid, signal.SIGTERM)
 _, status = os.waitpid(pid, 0)
 check(os.waitstatus_to_exitcode(status) == -15, f"forked child ends by SIGTERM, not {status}")
