@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -308,7 +309,7 @@ class DrainCoordinator:
             await self._until_withdrawn(life, leave)
         since = life.withdrawn.first_verified_at if life.withdrawn else None
         life.wait_ends = leave.budget.wait_until(began, since=began if since is None else since)
-        life.wait_was_whole = not await self._changes.until(lambda: leave.skip_wait, life.wait_ends)
+        life.wait_was_whole = await self._until_wait_is_over(life, leave, life.wait_ends)
         self._end_wait(life)
         # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.
         if not await self._changes.until(lambda: leave.may_drain, leave.budget.sigterm_until(self._clock())):
@@ -330,6 +331,20 @@ class DrainCoordinator:
             self._problem("OUT_OF_SERVICE was not verified in time: serving the whole wait all the same")
         if not life.withdrawn and leave.skip_wait:
             await self._changes.until(lambda: life.withdrawn, min(until, self._clock() + _HURRIED_ANNOUNCE))
+
+    async def _until_wait_is_over(self, life: Life, leave: Leave, ends: float) -> bool:
+        """Wait until `life.wait_ends`, which others may bring forward meanwhile; False if the wait was skipped."""
+        while await self._changes.until(partial(_ends_otherwise, life, leave, ends), ends):
+            if leave.skip_wait or life.wait_ends is None:
+                return False
+            ends = life.wait_ends
+        return True
+
+    def _bring_wait_forward(self, life: Life, ends: float, why: str) -> None:
+        """End the propagation wait at an earlier instant than planned; a later one changes nothing."""
+        if life.wait_ends is not None and ends < life.wait_ends:
+            life.wait_ends = ends
+            self._say(why)
 
     def _end_wait(self, life: Life) -> None:
         life.wait_is_over = True
@@ -391,3 +406,8 @@ class DrainCoordinator:
         self.life.problems.append(reason)
         self.report = self.life.report(self._clock(), overdue=True)
         self._exit_process(1, self.report)
+
+
+def _ends_otherwise(life: Life, leave: Leave, ends: float) -> bool:
+    """Whether the wait is over, or ends at another instant than `ends`."""
+    return leave.skip_wait or life.wait_ends != ends

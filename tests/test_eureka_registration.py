@@ -124,8 +124,9 @@ async def test_a_whole_life(eureka: EmbeddedEureka, caplog: pytest.LogCaptureFix
         assert await status_on(eureka) is Status.OUT_OF_SERVICE
     async with running(registry.keep_withdrawn):
         await anyio.sleep(0.2)
-    outcome = await registry.deregister(soon())
-    assert (outcome.verdict, outcome.servers[0].detail) == (Verdict.VERIFIED_ALL, "absent")
+    deregistered = await registry.deregister(soon())
+    assert deregistered is not None
+    assert (deregistered.verdict, deregistered.servers[0].detail) == (Verdict.VERIFIED_ALL, "absent")
     assert await status_on(eureka) is None
     assert len(eureka.requests("DELETE")) == 1
     assert announced == [False, True]

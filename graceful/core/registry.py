@@ -98,6 +98,9 @@ class Registry(Protocol):
         """Retry the servers that did not verify and watch the others, until cancelled."""
         ...
 
-    async def deregister(self, deadline: float) -> RegistryOutcome:
-        """Delete the instance from every server and confirm that it is absent, by `deadline`."""
+    async def deregister(self, deadline: float) -> RegistryOutcome | None:
+        """Delete the instance from every server and confirm that it is absent, by `deadline`.
+
+        None where the registration is somebody else's, who deletes it.
+        """
         ...
