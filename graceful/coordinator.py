@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -15,6 +16,7 @@ import anyio
 from graceful.core.budget import Budget
 from graceful.core.callbacks import CallbackOutcome, CallbackStack
 from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
+from graceful.core.pacing import closing_instants
 from graceful.core.phases import Event, Lifecycle, Phase
 from graceful.life import Changes, HookVisit, Life
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from graceful.core.callbacks import RegisteredCallback
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
+    from graceful.draining import Draining
     from graceful.readiness import Readiness
 
 __all__ = ["DrainCoordinator"]
@@ -43,6 +46,10 @@ _LEAST_CALLBACK_TIME: Final = 0.05
 
 _LOOK: Final = 0.25
 """Seconds between two looks at the deadline, at most."""
+
+
+_CLOSING_SHARE: Final = 0.5
+"""Of the drain's time, for the closing of long connections; the rest is for what they do to come to their end."""
 
 
 class DrainCoordinator:
@@ -80,6 +87,7 @@ class DrainCoordinator:
         self._make_registry = make_registry
         self._exit_process = exit_process
         self._clock = clock
+        self._random = Random()  # noqa: S311  where a connection's close falls is no secret
         self._drain_callbacks: list[RegisteredCallback] = []
         self._cleanup_callbacks = CallbackStack()
         self.new_life()
@@ -100,6 +108,11 @@ class DrainCoordinator:
     def phase(self) -> Phase:
         """The phase of the lifecycle."""
         return self.life.lifecycle.phase
+
+    @property
+    def draining(self) -> Draining:
+        """Set when the lame duck is over: what is in hand should come to its end. For any event loop or thread."""
+        return self.life.draining
 
     @property
     def signum(self) -> signal.Signals:
@@ -150,6 +163,18 @@ class DrainCoordinator:
     def leave(self, key: int) -> None:
         """A unit of work has finished."""
         self.life.in_flight.leave(key)
+
+    def hold_open(self, end: Callable[[], object]) -> int:
+        """A connection was opened that would never end by itself; the key is for `let_go`.
+
+        Args:
+            end: asks it to end, from any thread, without blocking or raising. Called in the drain.
+        """
+        return self.life.long_connections.add(end)
+
+    def let_go(self, key: int) -> None:
+        """Such a connection has ended."""
+        self.life.long_connections.remove(key)
 
     def enter_late(self, caller: str, route: str, *, served: bool) -> None:
         """A request came after the leave had begun: enter who called.
@@ -352,16 +377,31 @@ class DrainCoordinator:
 
     async def _drain(self, life: Life, leave: Leave) -> None:
         until = leave.budget.drain_until(self._clock())
-        async with anyio.create_task_group() as tasks:
-            for callback in life.drain_callbacks:
-                tasks.start_soon(self._call, life, callback, until, leave.budget.plan.drain)
-        # Consumers have been told to stop fetching; what they had in hand came in until here.
-        life.in_flight.close()
-        # Only now: every idle moment of a serving process would wake this thread.
-        life.in_flight.notify_idle(self._wake)
-        if not await self._changes.until(lambda: not len(life.in_flight), until):
-            life.unfinished = life.in_flight.snapshot()
-            self._say(f"{len(life.unfinished)} still in flight when the drain ran out of time", logging.WARNING)
+        async with anyio.create_task_group() as ending:
+            ending.start_soon(self._end_long_connections, life, until)
+            async with anyio.create_task_group() as tasks:
+                for callback in life.drain_callbacks:
+                    tasks.start_soon(self._call, life, callback, until, leave.budget.plan.drain)
+            # Consumers have been told to stop fetching; what they had in hand came in until here.
+            life.in_flight.close()
+            # Only now: every idle moment of a serving process would wake this thread.
+            life.in_flight.notify_idle(self._wake)
+            if not await self._changes.until(lambda: not len(life.in_flight), until):
+                life.unfinished = life.in_flight.snapshot()
+                self._say(f"{len(life.unfinished)} still in flight when the drain ran out of time", logging.WARNING)
+            ending.cancel_scope.cancel()
+
+    async def _end_long_connections(self, life: Life, until: float) -> None:
+        """Ask WebSockets and event streams to end, one after the other: their peers come back at once, elsewhere."""
+        life.draining.set()
+        ends = life.long_connections.take_all()
+        now = self._clock()
+        longest = (until - now) * _CLOSING_SHARE
+        for instant, end in zip(
+            closing_instants(len(ends), now=now, longest=longest, random=self._random), ends, strict=True
+        ):
+            await anyio.sleep_until(instant)
+            end()
 
     async def _clean_up(self, life: Life, leave: Leave) -> None:
         until = leave.budget.cleanup_until(self._clock())

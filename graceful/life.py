@@ -14,6 +14,7 @@ from graceful.core.inflight import InFlight
 from graceful.core.ledger import LateLedger
 from graceful.core.phases import Phase
 from graceful.core.report import DrainReport
+from graceful.draining import Draining, LongConnections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -64,13 +65,15 @@ class Life:
     """What belongs to one life of the service; a test client may give one process several.
 
     `lifecycle`, `leave` and `waiting_hooks` change under the coordinator's lock or on its event loop; the rest on its
-    event loop only, but for `in_flight` and `ledger`, which the requests themselves enter.
+    event loop only, but for `in_flight`, `ledger` and `long_connections`, which the requests themselves enter.
     """
 
     lifecycle: Lifecycle
     drain_callbacks: list[RegisteredCallback] = field(default_factory=list)
     cleanup_callbacks: CallbackStack = field(default_factory=CallbackStack)
     in_flight: InFlight = field(default_factory=InFlight)
+    draining: Draining = field(default_factory=Draining)
+    long_connections: LongConnections = field(default_factory=LongConnections)
     leave: Leave | None = None
     ledger: LateLedger = field(default_factory=LateLedger)
     withdrawn: RegistryOutcome | None = None

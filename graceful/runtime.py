@@ -11,14 +11,16 @@ import logging
 import os
 import selectors
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 __all__ = ["Runtime"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("graceful.runtime")
 
@@ -68,6 +70,27 @@ class Runtime:
             loop.call_soon_threadsafe(function)
         except RuntimeError:  # the loop was closed meanwhile: there is nobody left to tell
             logger.debug("the event loop has ended")
+
+    def wait_for(self, function: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+        """Run a coroutine function on the event loop, and block this other thread until it has ended.
+
+        Raises:
+            TimeoutError: it did not end in time, or the loop does not run.
+        """
+        loop = self._loop
+        if loop is None or self._pid != os.getpid():
+            raise TimeoutError("graceful's own thread does not run")
+        coroutine = function()
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:  # the loop was closed meanwhile
+            coroutine.close()
+            raise TimeoutError("graceful's own thread has ended") from None
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise
 
     def stop(self, timeout: float = 5.0) -> None:
         """Cancel what runs and wait for the thread to end, at most `timeout` seconds (not from the thread itself)."""

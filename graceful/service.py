@@ -23,6 +23,7 @@ from graceful.core.leave import Trigger
 from graceful.core.phases import Phase
 from graceful.exiting import exit_with_report
 from graceful.http.asgi import GracefulMiddleware
+from graceful.http.wsgi import WsgiMiddleware
 from graceful.kubernetes.manifest import Snippets
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
     from graceful.http.asgi import ASGIApp
+    from graceful.http.wsgi import WSGIApp
     from graceful.settings import Settings
     from graceful.signals import SignalHold
 
@@ -47,6 +49,8 @@ logger = logging.getLogger("graceful.service")
 _STOP_SLACK: Final = 1.0
 _LOOK: Final = 0.05
 _PROGRAM_LOOK: Final = 0.5
+_PROBE_TIMEOUT: Final = 10.0
+"""Seconds for all readiness checks together; each has its own, and a kubelet gives up after one second by default."""
 _STAND_BY: Final = "graceful stand-by"
 
 
@@ -214,6 +218,20 @@ class Coordinator(DrainCoordinator):
             livez_path=self.settings.livez_path if self.settings.probes else None,
             readyz_path=self.settings.readyz_path if self.settings.probes else None,
             retry_after=self.settings.retry_after,
+            close_code=self.settings.websocket_close_code,
+            notice=self.settings.scope_notice,
+        )
+
+    def wsgi(self, app: WSGIApp) -> WSGIApp:
+        """Wrap a WSGI application: serve the result instead of it."""
+        if self._mode is Mode.INERT:
+            return app
+        return WsgiMiddleware(
+            app,
+            self,
+            livez_path=self.settings.livez_path if self.settings.probes else None,
+            readyz_path=self.settings.readyz_path if self.settings.probes else None,
+            retry_after=self.settings.retry_after,
         )
 
     def uninstall(self) -> None:
@@ -292,6 +310,13 @@ class Coordinator(DrainCoordinator):
             # Without a lifespan a request is what shows that the server has started.
             self._readiness.started = True
         return str(phase.value)
+
+    def reason_not_ready_in_thread(self) -> str | None:
+        """As `reason_not_ready`, for a thread that may wait."""
+        try:
+            return self._runtime.wait_for(self.reason_not_ready, _PROBE_TIMEOUT)
+        except TimeoutError as error:
+            return str(error) or f"the readiness checks did not end within {_PROBE_TIMEOUT:g}s"
 
     def lifespan_begins(self) -> None:
         """The application's lifespan begins, in its event loop."""

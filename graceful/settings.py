@@ -14,6 +14,7 @@ from graceful.unusable import SettingsError, fix, given, unusable
 from graceful.values import (
     DAY,
     EUREKA_NAMES,
+    CloseCode,
     Flag,
     Port,
     Seconds,
@@ -121,6 +122,16 @@ class Settings(BaseSettings):
     readyz_path: UrlPath | None = Field("/readyz", description="Readiness probe: 200 when ready, else 503.")
     probes: Flag = Field(True, description="Whether the two probes are answered at all.")
     retry_after: Seconds = Field(1.0, description="`Retry-After` of the 503 that is answered from the drain on.")
+
+    websocket_close_code: CloseCode = Field(
+        1012,
+        description="What an open WebSocket is closed with in the drain: 1012 is Service Restart. daphne takes only "
+        "1000 and 3000 to 4999.",
+    )
+    scope_notice: Flag = Field(
+        False,
+        description="Whether an ASGI application finds `coordinator.draining` in its scope, as `graceful.draining`.",
+    )
 
     eureka_url: ServiceUrls = Field(
         (),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DAY",
     "EUREKA_NAMES",
+    "CloseCode",
     "Flag",
     "Port",
     "Seconds",
@@ -106,6 +107,13 @@ def _checked_path(value: str) -> str:
     return value
 
 
+def _checked_close_code(value: int) -> int:
+    # RFC 6455 7.4 and the IANA registry: the others are for endpoints' own use, or never on the wire.
+    if value not in {1000, 1001, 1008, 1011, 1012, 1013, 1014} and not 3000 <= value <= 4999:
+        raise ValueError
+    return value
+
+
 def to_urls(value: object) -> tuple[ServiceUrl, ...]:
     """The servers that a setting names.
 
@@ -158,6 +166,12 @@ Timeout = Annotated[
 ]
 Port = Annotated[
     int, BeforeValidator(_no_bool), Field(ge=1, le=65_535), _expecting("a whole number from 1 to 65535, such as 8080")
+]
+CloseCode = Annotated[
+    int,
+    BeforeValidator(_no_bool),
+    AfterValidator(_checked_close_code),
+    _expecting("a close code that a server may send: 1000, 1001, 1008, 1011 to 1014, or 3000 to 4999"),
 ]
 Flag = Annotated[bool, _expecting("true or false")]
 Text = Annotated[str, Field(min_length=1), _expecting("a text that is not empty")]

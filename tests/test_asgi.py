@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from graceful.core.inflight import InFlight, NotAcceptingError
 from graceful.core.phases import Phase
+from graceful.draining import Draining, LongConnections
 from graceful.http.asgi import GracefulMiddleware
 
 
@@ -20,6 +21,14 @@ class FakeService:
         self.not_ready = None
         self.lifespan = []
         self.late = []
+        self.draining = Draining()
+        self.long_connections = LongConnections()
+
+    def hold_open(self, end):
+        return self.long_connections.add(end)
+
+    def let_go(self, key):
+        self.long_connections.remove(key)
 
     def enter(self, *what):
         return self.work.enter(what, 0.0)

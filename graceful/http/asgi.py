@@ -5,15 +5,22 @@ No framework is imported: an ASGI application is a callable, its messages are di
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
+from graceful.http.probes import KUBELET
+from graceful.http.streams import EventStream, is_event_stream
+from graceful.http.websocket import ClosingWebSocket
+from graceful.loops import run_soon_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from graceful.core.phases import Phase
+    from graceful.draining import Draining
 
     Scope: TypeAlias = MutableMapping[str, Any]
     Message: TypeAlias = MutableMapping[str, Any]
@@ -21,13 +28,15 @@ if TYPE_CHECKING:
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
     ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["GracefulMiddleware", "Service"]
+__all__ = ["NOTICE", "SERVICE_RESTART", "GracefulMiddleware", "Service"]
+
+logger = logging.getLogger("graceful.http")
 
 _CLOSE = (b"connection", b"close")
-_RESTARTED = 1012
+SERVICE_RESTART: Final = 1012
 """WebSocket close code "Service Restart" (IANA registry of RFC 6455)."""
-_KUBELET = b"kube-probe/"
-"""How the User-Agent of a kubelet's HTTP probes begins (kubernetes, `pkg/probe/http`)."""
+NOTICE: Final = "graceful.draining"
+"""The key of the ASGI scope under which an application finds the event, if it asked for it."""
 
 
 class Service(Protocol):
@@ -38,12 +47,25 @@ class Service(Protocol):
         """The phase of the lifecycle."""
         ...
 
+    @property
+    def draining(self) -> Draining:
+        """Set when the drain begins."""
+        ...
+
     def enter(self, *what: str) -> int:
         """Take a request in; raises `NotAcceptingError` from the drain on."""
         ...
 
     def leave(self, key: int) -> None:
         """A request has ended."""
+        ...
+
+    def hold_open(self, end: Callable[[], object]) -> int:
+        """A connection has been opened that would never end by itself; `end` asks it to, from any thread."""
+        ...
+
+    def let_go(self, key: int) -> None:
+        """Such a connection has ended."""
         ...
 
     def enter_late(self, caller: str, route: str, *, served: bool) -> None:
@@ -76,6 +98,8 @@ class GracefulMiddleware:
         livez_path: answered with 200 for as long as the process runs; None to leave the path to the application.
         readyz_path: answered with 200 when ready, else 503; None to leave the path to the application.
         retry_after: seconds for `Retry-After` of the 503 that is answered from the drain on.
+        close_code: what an open WebSocket is closed with at the drain.
+        notice: whether the application finds the service's `draining` event in the scope, as `graceful.draining`.
     """
 
     def __init__(
@@ -86,6 +110,8 @@ class GracefulMiddleware:
         livez_path: str | None = "/livez",
         readyz_path: str | None = "/readyz",
         retry_after: float = 1.0,
+        close_code: int = SERVICE_RESTART,
+        notice: bool = False,
     ) -> None:
         self.app = app
         self.service = service
@@ -93,10 +119,14 @@ class GracefulMiddleware:
         self._probes = {path for path in (livez_path, readyz_path) if path is not None}
         # Whole seconds, RFC 9110 10.2.3.
         self._retry_after = (b"retry-after", str(max(0, round(retry_after))).encode())
+        self._close_code = close_code
+        self._notice = notice
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI kind that `scope` names."""
         kind = scope["type"]
+        if self._notice:
+            scope[NOTICE] = self.service.draining
         if kind == "http":
             await self._http(scope, receive, send)
         elif kind == "lifespan":
@@ -123,16 +153,16 @@ class GracefulMiddleware:
         if phase.leaving:
             self._enter_late(scope, scope["method"], served=True)
 
-        def send_closing(message: Message) -> Awaitable[None]:
-            # Decided when the response starts, not when the request came: the leave may have begun in between.
-            if message["type"] == "http.response.start" and service.phase.leaving:
-                message = {**message, "headers": _closing(scope, message.get("headers", ()))}
-            return send(message)  # no coroutine of its own: this is on the way of every message
-
+        sender = _Sender(service, scope, send)
         try:
-            await self.app(scope, receive, send_closing)
+            await self.app(scope, receive, sender)
+        except BaseException as error:
+            if sender.stream is None or not sender.stream.ended_with(error):
+                raise
         finally:
             service.leave(key)
+            if sender.stream is not None:
+                service.let_go(sender.stream.key)
 
     async def _probe(self, scope: Scope, path: str, send: Send) -> None:
         reason = None if path == self._livez else await self.service.reason_not_ready()
@@ -140,20 +170,32 @@ class GracefulMiddleware:
         await _answer(scope, send, 503 if reason else 200, text, self.service.phase.leaving)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        phase = self.service.phase
+        service, phase = self.service, self.service.phase
         if phase.leaving:
             self._enter_late(scope, "WEBSOCKET", served=phase.accepts_work)
-        if phase.accepts_work:
-            await self.app(scope, receive, send)
-        else:
+        try:
+            key = service.enter("WEBSOCKET", scope["path"])
+        except NotAcceptingError:
             await receive()
-            await send({"type": "websocket.close", "code": _RESTARTED})
+            await send({"type": "websocket.close", "code": self._close_code})
+            return
+        socket, soon = ClosingWebSocket(receive, send, code=self._close_code), run_soon_here()
+        held = service.hold_open(lambda: soon(socket.end))
+        try:
+            await self.app(scope, socket.receive, socket.send)
+        except Exception as error:
+            if not socket.ended:
+                raise
+            logger.debug("the application took the end of its WebSocket as an error: %r", error)
+        finally:
+            service.let_go(held)
+            service.leave(key)
 
     def _enter_late(self, scope: Scope, method: str, *, served: bool) -> None:
         """Enter who called in the ledger; nothing of this is done for a service that does not leave."""
         agent = next((value for name, value in scope.get("headers", ()) if name == b"user-agent"), b"")
         # A kubelet probes its own pod, whatever the path and until the end: nobody has to tell it.
-        if not agent.startswith(_KUBELET):
+        if not agent.startswith(KUBELET):
             address, *_ = scope.get("client") or (None,)
             self.service.enter_late(name_caller(address, agent), name_route(method, scope["path"]), served=served)
 
@@ -176,6 +218,40 @@ class GracefulMiddleware:
                 self.service.lifespan_started()
 
         await self.app(scope, receive_after_ours, send_noting)
+
+
+class _Sender:
+    """What an application sends one response through."""
+
+    __slots__ = ("_headers", "_scope", "_send", "_service", "_task", "stream")
+
+    def __init__(self, service: Service, scope: Scope, send: Send) -> None:
+        self._service = service
+        self._scope = scope
+        self._send = send
+        self._task = _current_task()
+        self._headers: Any = ()
+        self.stream: EventStream | None = None
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            self._headers = message.get("headers", ())
+            # Decided when the response starts, not when the request came: the leave may have begun in between.
+            if self._service.phase.leaving:
+                message = {**message, "headers": _closing(self._scope, self._headers)}
+        elif self.stream is not None:
+            return self.stream.send(message)
+        elif self._headers and message.get("more_body"):
+            if is_event_stream(self._headers):
+                self.stream = stream = self._hold_open()
+                return stream.send(message)
+            self._headers = ()  # looked at once
+        return self._send(message)  # no coroutine of its own: this is on the way of every message
+
+    def _hold_open(self) -> EventStream:
+        stream, soon = EventStream(self._send, self._task), run_soon_here()
+        stream.key = self._service.hold_open(lambda: soon(stream.end))
+        return stream
 
 
 async def _answer(
@@ -203,3 +279,11 @@ def _closing(scope: Scope, headers: Any) -> list[tuple[bytes, bytes]]:
     """The headers with `Connection: close`; HTTP/2 and later have no such header (RFC 9113 8.2.2)."""
     kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
     return [*kept, _CLOSE] if scope.get("http_version", "1.1").startswith("1") else list(headers)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    """The task that runs here, or None on trio."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

@@ -1,0 +1,175 @@
+"""One WSGI middleware: in-flight requests, late requests, the 503 of the drain, and probes. For any threaded server.
+
+No framework is imported. It adds no hop-by-hop header: PEP 3333 leaves those to the server, and waitress answers 500
+to an application that sends one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from graceful.core.inflight import NotAcceptingError
+from graceful.core.ledger import name_caller, name_route
+from graceful.http.probes import KUBELET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from graceful.core.phases import Phase
+
+    Environ: TypeAlias = dict[str, Any]
+    StartResponse: TypeAlias = Callable[..., Any]
+    WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+__all__ = ["WsgiMiddleware", "WsgiService"]
+
+
+class WsgiService(Protocol):
+    """What the middleware needs of the service it stands in front of. Every method may be called from any thread."""
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of the lifecycle."""
+        ...
+
+    def enter(self, *what: str) -> int:
+        """Take a request in; raises `NotAcceptingError` from the drain on."""
+        ...
+
+    def leave(self, key: int) -> None:
+        """A request has ended."""
+        ...
+
+    def enter_late(self, caller: str, route: str, *, served: bool) -> None:
+        """A request came after the leave had begun."""
+        ...
+
+    def reason_not_ready_in_thread(self) -> str | None:
+        """Why the service must get no new callers now, or None; blocks until the checks have answered."""
+        ...
+
+
+class WsgiMiddleware:
+    """Wraps a WSGI application; outermost, so that it sees every request. Thread-safe.
+
+    A request is in flight until its iterable is closed, which the server does when the last byte is on its way
+    (PEP 3333, "The Server/Gateway Side").
+
+    Args:
+        app: the application.
+        service: the service that it belongs to.
+        livez_path: answered with 200 for as long as the process runs; None to leave the path to the application.
+        readyz_path: answered with 200 when ready, else 503; None to leave the path to the application.
+        retry_after: seconds for `Retry-After` of the 503 that is answered from the drain on.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApp,
+        service: WsgiService,
+        *,
+        livez_path: str | None = "/livez",
+        readyz_path: str | None = "/readyz",
+        retry_after: float = 1.0,
+    ) -> None:
+        self.app = app
+        self.service = service
+        self._livez = livez_path
+        self._probes = {path for path in (livez_path, readyz_path) if path is not None}
+        # Whole seconds, RFC 9110 10.2.3.
+        self._retry_after = ("Retry-After", str(max(0, round(retry_after))))
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        service, path = self.service, environ.get("PATH_INFO", "")
+        if path in self._probes:
+            return self._probe(environ, path, start_response)
+        method = environ["REQUEST_METHOD"]
+        leaving = service.phase.leaving
+        try:
+            key = service.enter(method, path)
+        except NotAcceptingError:
+            self._enter_late(environ, method, path, served=False)
+            text = "this instance is shutting down"
+            return _answer(environ, start_response, "503 Service Unavailable", text, self._retry_after)
+        if leaving:
+            self._enter_late(environ, method, path, served=True)
+        try:
+            body = self.app(environ, start_response)
+        except BaseException:
+            service.leave(key)
+            raise
+        return _until_closed(body, environ.get("wsgi.file_wrapper"), lambda: service.leave(key))
+
+    def _probe(self, environ: Environ, path: str, start_response: StartResponse) -> Iterable[bytes]:
+        reason = None if path == self._livez else self.service.reason_not_ready_in_thread()
+        status = "503 Service Unavailable" if reason else "200 OK"
+        return _answer(environ, start_response, status, f"not ready: {reason}" if reason else "ok")
+
+    def _enter_late(self, environ: Environ, method: str, path: str, *, served: bool) -> None:
+        agent = environ.get("HTTP_USER_AGENT", "").encode("latin-1", "replace")
+        if not agent.startswith(KUBELET):
+            caller = name_caller(environ.get("REMOTE_ADDR") or None, agent)
+            self.service.enter_late(caller, name_route(method, path), served=served)
+
+
+class _Counted:
+    """An application's body, whose close says that the request has ended."""
+
+    __slots__ = ("_body", "_ended")
+
+    def __init__(self, body: Iterable[bytes], ended: Callable[[], None]) -> None:
+        self._body = body
+        self._ended = ended
+
+    def __iter__(self) -> Iterator[bytes]:
+        # The application's own iterator: nothing of ours stands between its chunks and the server.
+        return iter(self._body)
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._ended()
+
+
+class _CountedWithLength(_Counted):
+    """The same for a body whose length a server may use to work out the Content-Length (PEP 3333)."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(self._body)  # type: ignore[arg-type]  chosen by its having a length
+
+
+def _until_closed(body: Iterable[bytes], file_wrapper: Any, ended: Callable[[], None]) -> Iterable[bytes]:
+    if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
+        # A server knows its own file wrapper by its type, and sends the file without reading it.
+        close = getattr(body, "close", None)
+
+        def close_and_end() -> None:
+            try:
+                if close is not None:
+                    close()
+            finally:
+                ended()
+
+        body.close = close_and_end  # type: ignore[attr-defined]
+        return body
+    return _CountedWithLength(body, ended) if hasattr(body, "__len__") else _Counted(body, ended)
+
+
+def _answer(
+    environ: Environ, start_response: StartResponse, status: str, text: str, *headers: tuple[str, str]
+) -> Iterable[bytes]:
+    body = text.encode() + b"\n"
+    start = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        *headers,
+    ]
+    start_response(status, start)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
