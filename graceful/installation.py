@@ -15,6 +15,7 @@ from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
 from graceful.signals import SignalHold
 from graceful.unusable import SettingsError, unusable
+from graceful.wiring import wire
 
 if TYPE_CHECKING:
     import ssl
@@ -208,29 +209,18 @@ def _refuse_other(installed: Settings, asked: Settings) -> None:
 
 
 def _wire(app: Any, coordinator: Coordinator) -> None:
-    """Put our middleware around a Starlette application's whole stack, so that it stays outermost.
-
-    `app.add_middleware` would not do: what is added later would stand outside of ours and be neither counted nor
-    refused.
-    """
+    """Wire an application once; without one there is nothing to wire."""
     global _wired_app  # noqa: PLW0603
     if app is None or app is _wired_app:
         return
-    build = getattr(app, "build_middleware_stack", None)
-    if build is None:
+    unwire = wire(app, coordinator)
+    if unwire is None:
         raise InstallError(
-            f"install() wires Starlette and FastAPI applications, not {type(app).__name__}; for any other ASGI "
-            "application call coordinator = install() and serve coordinator.asgi(app)"
+            f"install() wires Starlette, FastAPI, Litestar, Quart, Flask and aiohttp.web applications, not "
+            f"{type(app).__name__}; for another one call coordinator = install() and serve coordinator.asgi(app) or "
+            "coordinator.wsgi(app)"
         )
-    if getattr(app, "middleware_stack", None) is not None:
-        app.middleware_stack = coordinator.asgi(app.middleware_stack)
-    app.build_middleware_stack = lambda: coordinator.asgi(build())
     _wired_app = app
-
-    def unwire() -> None:
-        del app.build_middleware_stack
-        app.middleware_stack = None
-
     coordinator.on_uninstall(unwire)
 
 

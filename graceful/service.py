@@ -234,6 +234,23 @@ class Coordinator(DrainCoordinator):
             retry_after=self.settings.retry_after,
         )
 
+    def wire_aiohttp(self, app: Any) -> Callable[[], None]:
+        """Wire an `aiohttp.web.Application` in place; gives what takes the wires out again."""
+        if self._mode is Mode.INERT:
+            return lambda: None
+        from graceful.http.aiohttp import AiohttpWiring  # noqa: PLC0415  aiohttp is there only where such an app is
+
+        self._readiness.serves_app = True
+        wiring = AiohttpWiring(
+            app,
+            self,
+            livez_path=self.settings.livez_path if self.settings.probes else None,
+            readyz_path=self.settings.readyz_path if self.settings.probes else None,
+            retry_after=self.settings.retry_after,
+            close_code=self.settings.websocket_close_code,
+        )
+        return wiring.undo
+
     def uninstall(self) -> None:
         """Put everything back: the thread, the hook's socket, the signal handlers, the application. No leave begins."""
         self._shut_down()

@@ -174,8 +174,10 @@ class GracefulMiddleware:
         if phase.leaving:
             self._enter_late(scope, "WEBSOCKET", served=phase.accepts_work)
         try:
-            key = service.enter("WEBSOCKET", scope["path"])
+            key = service.enter("WEBSOCKET", scope["path"]) if phase.accepts_work else None
         except NotAcceptingError:
+            key = None
+        if key is None:
             await receive()
             await send({"type": "websocket.close", "code": self._close_code})
             return

@@ -85,14 +85,14 @@ class WsgiMiddleware:
         if path in self._probes:
             return self._probe(environ, path, start_response)
         method = environ["REQUEST_METHOD"]
-        leaving = service.phase.leaving
+        phase = service.phase
+        if not phase.accepts_work:
+            return self._refuse(environ, method, path, start_response)
         try:
             key = service.enter(method, path)
         except NotAcceptingError:
-            self._enter_late(environ, method, path, served=False)
-            text = "this instance is shutting down"
-            return _answer(environ, start_response, "503 Service Unavailable", text, self._retry_after)
-        if leaving:
+            return self._refuse(environ, method, path, start_response)
+        if phase.leaving:
             self._enter_late(environ, method, path, served=True)
         try:
             body = self.app(environ, start_response)
@@ -100,6 +100,11 @@ class WsgiMiddleware:
             service.leave(key)
             raise
         return _until_closed(body, environ.get("wsgi.file_wrapper"), lambda: service.leave(key))
+
+    def _refuse(self, environ: Environ, method: str, path: str, start_response: StartResponse) -> Iterable[bytes]:
+        self._enter_late(environ, method, path, served=False)
+        text = "this instance is shutting down"
+        return _answer(environ, start_response, "503 Service Unavailable", text, self._retry_after)
 
     def _probe(self, environ: Environ, path: str, start_response: StartResponse) -> Iterable[bytes]:
         reason = None if path == self._livez else self.service.reason_not_ready_in_thread()
@@ -141,7 +146,8 @@ class _CountedWithLength(_Counted):
     __slots__ = ()
 
     def __len__(self) -> int:
-        return len(self._body)  # type: ignore[arg-type]  chosen by its having a length
+        length: int = self._body.__len__()  # type: ignore[attr-defined]
+        return length
 
 
 def _until_closed(body: Iterable[bytes], file_wrapper: Any, ended: Callable[[], None]) -> Iterable[bytes]:

@@ -91,7 +91,7 @@ async def cleanup() -> None:
     say("cleanup ends")
 
 
-app = coordinator.asgi(_app)
+app: Any = coordinator.asgi(_app)
 
 
 async def serve_uvicorn(port: int) -> None:

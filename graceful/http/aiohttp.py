@@ -1,0 +1,182 @@
+"""aiohttp.web, wired in place: in-flight requests, late requests, probes, and the ends of its long connections.
+
+aiohttp is not imported before an application of its is wired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from graceful.core.inflight import NotAcceptingError
+from graceful.core.ledger import name_caller, name_route
+from graceful.http.probes import KUBELET
+from graceful.http.streams import is_event_stream
+from graceful.loops import run_soon_here, spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from graceful.http.asgi import Service
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+__all__ = ["AiohttpWiring"]
+
+_HELD: Final = "graceful.held"
+_SHUTTING_DOWN: Final = "this instance is shutting down"
+
+
+class AiohttpWiring:
+    """Wires one application in place, before it is started. In the application's event loop.
+
+    Args:
+        app: the application; its middlewares must not be frozen yet.
+        service: the service that it belongs to.
+        livez_path: answered with 200 for as long as the process runs; None to leave the path to the application.
+        readyz_path: answered with 200 when ready, else 503; None to leave the path to the application.
+        retry_after: seconds for `Retry-After` of the 503 that is answered from the drain on.
+        close_code: what an open WebSocket is closed with in the drain.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        service: Service,
+        *,
+        livez_path: str | None,
+        readyz_path: str | None,
+        retry_after: float,
+        close_code: int,
+    ) -> None:
+        self._app = app
+        self._service = service
+        self._livez = livez_path
+        self._probes = {path for path in (livez_path, readyz_path) if path is not None}
+        self._retry_after = str(max(0, round(retry_after)))
+        self._close_code = close_code
+
+        @web.middleware  # which marks what it decorates: a function then, no method
+        async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._middleware(request, handler)
+
+        self._handle = handle
+        # First of all: the outermost middleware; told of the start before, and of the stop before, the app's own.
+        app.middlewares.insert(0, self._handle)
+        app.on_startup.insert(0, self._starts)
+        app.on_startup.append(self._started)
+        app.on_shutdown.insert(0, self._stops)
+        app.on_response_prepare.append(self._prepare)
+
+    def undo(self) -> None:
+        """Take the wires out again; nothing happens where the application has been started meanwhile."""
+        with contextlib.suppress(RuntimeError):  # its lists are frozen
+            self._app.middlewares.remove(self._handle)
+            self._app.on_startup.remove(self._starts)
+            self._app.on_startup.remove(self._started)
+            self._app.on_shutdown.remove(self._stops)
+            self._app.on_response_prepare.remove(self._prepare)
+
+    async def _starts(self, _: web.Application) -> None:
+        self._service.lifespan_begins()
+
+    async def _started(self, _: web.Application) -> None:
+        self._service.lifespan_started()
+
+    async def _stops(self, _: web.Application) -> None:
+        await self._service.lifespan_ends()
+
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        service, path = self._service, request.path
+        if path in self._probes:
+            reason = None if path == self._livez else await service.reason_not_ready()
+            return _answer(503 if reason else 200, f"not ready: {reason}" if reason else "ok")
+        phase = service.phase
+        if not phase.accepts_work:
+            return self._refuse(request)
+        try:
+            key = service.enter(request.method, path)
+        except NotAcceptingError:
+            return self._refuse(request)
+        if phase.leaving:
+            self._enter_late(request, served=True)
+        try:
+            return await handler(request)
+        except asyncio.CancelledError:
+            held = request.get(_HELD)
+            if not isinstance(held, _EventStream) or not held.cancelled_here():
+                raise
+            return held.response
+        finally:
+            service.leave(key)
+            if isinstance(held := request.get(_HELD), _LongConnection):
+                service.let_go(held.key)
+
+    def _refuse(self, request: web.Request) -> web.Response:
+        self._enter_late(request, served=False)
+        return _answer(503, _SHUTTING_DOWN, {"Retry-After": self._retry_after})
+
+    def _enter_late(self, request: web.Request, *, served: bool) -> None:
+        agent = request.headers.get("User-Agent", "").encode("utf-8", "surrogateescape")
+        if not agent.startswith(KUBELET):
+            self._service.enter_late(
+                name_caller(request.remote, agent), name_route(request.method, request.path), served=served
+            )
+
+    async def _prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        if isinstance(response, web.WebSocketResponse):
+            self._hold_open(request, _WebSocket(response, self._close_code))
+            return
+        if self._service.phase.leaving:
+            response.force_close()  # the header alone would leave the socket open
+        content_type = response.headers.get("Content-Type", "").encode()
+        if not isinstance(response, web.Response) and is_event_stream([(b"content-type", content_type)]):
+            self._hold_open(request, _EventStream(response))
+
+    def _hold_open(self, request: web.Request, connection: _LongConnection) -> None:
+        soon = run_soon_here()
+        request[_HELD] = connection
+        connection.key = self._service.hold_open(lambda: soon(lambda: spawn(connection.end)))
+
+
+class _LongConnection:
+    key = -1
+
+    async def end(self) -> None:
+        raise NotImplementedError
+
+
+class _WebSocket(_LongConnection):
+    def __init__(self, response: web.WebSocketResponse, code: int) -> None:
+        self._response = response
+        self._code = code
+
+    async def end(self) -> None:
+        """Close it; a handler that waits for a message is told that it is closing."""
+        with contextlib.suppress(OSError, RuntimeError):
+            await self._response.close(code=self._code, message=_SHUTTING_DOWN.encode())
+
+
+class _EventStream(_LongConnection):
+    def __init__(self, response: web.StreamResponse) -> None:
+        self.response = response
+        self._task = asyncio.current_task()
+        self._cancelled = False
+
+    async def end(self) -> None:
+        """Send the last chunk, and end the handler that would write on."""
+        with contextlib.suppress(OSError, RuntimeError):
+            await self.response.write_eof()
+        if self._task is not None and not self._task.done():
+            self._cancelled = self._task.cancel()
+
+    def cancelled_here(self) -> bool:
+        """Whether the handler's cancellation was ours alone."""
+        return self._cancelled and self._task is not None and not self._task.uncancel()
+
+
+def _answer(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, text=text + "\n", headers={"Cache-Control": "no-store", **(headers or {})})
