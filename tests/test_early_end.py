@@ -17,12 +17,12 @@ RULE = EarlyEndRule(0.001)
 def rig():
     rigs = []
 
-    def make(*, early_end=RULE, calls=12, **how):
-        """Serving, with a caller that called every two seconds until now."""
+    def make(*, early_end=RULE, calls=12, every=2.0, **how):
+        """Serving, with a caller that called so often and at these intervals until now."""
         rigs.append(Rig(grace_period=200.0, early_end=early_end, **how).serving())
         for _ in range(calls):
             rigs[-1].coordinator.note_caller("10.0.0.1")
-            rigs[-1].loop.advance(2)
+            rigs[-1].loop.advance(every)
         return rigs[-1]
 
     yield make
@@ -154,6 +154,15 @@ def test_silence_that_comes_too_late_changes_nothing(rig):
     r.until(Phase.STOPPED)
     assert r.coordinator.report.early_end is None
     assert "only just enough: raise propagation_delay" in r.coordinator.report.late.advice
+
+
+def test_an_end_at_the_instant_of_the_planned_one_is_not_early(rig):
+    """A call every 47.5 s: twice that is the whole wait."""
+    r = rig(every=47.5)
+    began = r.now
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) - began == pytest.approx(95.5)
+    assert r.coordinator.life.early_end is None
 
 
 def test_a_person_who_interrupts_ends_it_otherwise(rig):

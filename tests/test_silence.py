@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from graceful.core.silence import Callers, EarlyEnd, needed_silence
@@ -85,6 +85,7 @@ def test_any_stream_keeps_the_table_bounded(calls, most, period):
 
 
 @given(st.lists(st.floats(0.01, 5), min_size=1, max_size=200))
+@example([1 + number * 7 % 50 / 10 for number in range(100)])
 def test_the_longest_gaps_are_kept(gaps):
     """Within a period, exactly those."""
     table, at, made = Callers(), 1000.0, []
@@ -117,6 +118,15 @@ def test_silence_counts_from_the_last_request_or_from_out_of_service():
     assert table.judge(0.0, WAIT, RISK).at == pytest.approx(4)
     table.note("10.0.0.1", 1.0)  # and the gap of 11 s is one of its gaps from now on
     assert table.judge(0.0, WAIT, RISK).at == math.inf
+
+
+def test_an_instant_that_comes_out_of_order_changes_nothing():
+    """The thread that brought it was overtaken."""
+    table = Callers()
+    regular(table)
+    before = table.judge(-1.0, WAIT, RISK)
+    table.note("10.0.0.1", -1.5)
+    assert table.judge(-1.0, WAIT, RISK) == before
 
 
 def test_the_risk_is_shared_by_all_callers():
