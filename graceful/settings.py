@@ -20,6 +20,7 @@ from graceful.values import (
     Secret,
     ServiceUrl,
     ServiceUrls,
+    Stale,
     Text,
     Timeout,
     UrlPath,
@@ -127,6 +128,18 @@ class Settings(BaseSettings):
         validation_alias=_names("eureka_url"),
         description="The Eureka servers, separated by commas. Credentials go into the address, percent-encoded.",
     )
+    eureka_status_only: Flag = Field(
+        False,
+        description="Whether somebody else registers the instance (a sidecar, another library) and only its status is "
+        "changed here: OUT_OF_SERVICE at the end, cleared again once the next start is ready; never deleted. Needs "
+        "`eureka_url`, `app_name` and `instance_id`.",
+    )
+    eureka_stale: Stale = Field(
+        "clear",
+        description="What becomes of an OUT_OF_SERVICE that is there before this start: `clear` takes it for what a "
+        "former life left; `respect` leaves it, for operators who set it by hand, says so in a warning, and deletes "
+        "nothing at the start.",
+    )
     eureka_ca_file: Text | None = Field(
         None,
         description="For `https` servers with a private CA: a PEM file with the certificates to trust, in place of the "
@@ -176,19 +189,29 @@ class Settings(BaseSettings):
         parts = self.plan(registry=True)
         if parts.total > DAY:
             raise ValueError(f"{parts} is longer than a day: shorten the longest of them")
+        if self.eureka_status_only:
+            self._require(
+                ("eureka_url", "app_name", "instance_id"),
+                "eureka_status_only is set",
+                "the instance must be called as the one who registers it does",
+            )
+        elif self.eureka_url:
+            self._require(("app_name", "port"), "eureka_url is set", "Eureka needs to know what is where")
         if self.eureka_url:
             self._check_for_eureka()
         return self
 
-    def _check_for_eureka(self) -> None:
-        missing = [name for name in ("app_name", "port") if getattr(self, name) is None]
+    def _require(self, names: tuple[str, ...], because: str, why: str) -> None:
+        missing = [name for name in names if getattr(self, name) in (None, ())]
         if missing:
             variables = " and ".join(_PREFIX + name.upper() for name in missing)
             raise ValueError(
-                f"eureka_url is set, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not: Eureka "
-                f"needs to know what is where; pass install({', '.join(f'{name}=…' for name in missing)}) or set "
+                f"{because}, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not: {why}; "
+                f"pass install({', '.join(f'{name}=…' for name in missing)}) or set "
                 f"{variables}{''.join(f' ({note})' for note in service_as_port(os.environ) if 'port' in missing)}"
             )
+
+    def _check_for_eureka(self) -> None:
         for name in ("eureka_client_key_file", "eureka_client_key_password"):
             if getattr(self, name) is not None and self.eureka_client_cert_file is None:
                 raise ValueError(
@@ -238,7 +261,8 @@ class Settings(BaseSettings):
         """The plan that these settings make.
 
         Args:
-            registry: whether there is a registry to announce to; without one, no time is kept for it.
+            registry: whether there is a registry to announce to; without one, no time is kept for it, and none for
+                deregistering what somebody else has registered.
             cleanup: seconds that the registered cleanup callbacks ask for, if that is more than `cleanup_timeout`.
         """
         return Plan(
@@ -246,7 +270,7 @@ class Settings(BaseSettings):
             propagation=self.propagation,
             drain=self.drain_timeout,
             cleanup=max(self.cleanup_timeout, cleanup or 0.0),
-            deregister=self.deregister_timeout if registry else 0.0,
+            deregister=self.deregister_timeout if registry and not self.eureka_status_only else 0.0,
             margin=self.margin,
         )
 

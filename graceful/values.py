@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +31,7 @@ __all__ = [
     "Secret",
     "ServiceUrl",
     "ServiceUrls",
+    "Stale",
     "Text",
     "Timeout",
     "UrlPath",
@@ -160,6 +161,7 @@ Port = Annotated[
     int, BeforeValidator(_no_bool), Field(ge=1, le=65_535), _expecting("a whole number from 1 to 65535, such as 8080")
 ]
 Flag = Annotated[bool, _expecting("true or false")]
+Stale = Annotated[Literal["clear", "respect"], _expecting("'clear' or 'respect'")]
 Text = Annotated[str, Field(min_length=1), _expecting("a text that is not empty")]
 Secret = Annotated[SecretStr, Field(min_length=1), _expecting("a text that is not empty")]
 UrlPath = Annotated[str, AfterValidator(_checked_path), _expecting("a path such as '/healthz'")]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 EUREKA = {"eureka_url": "http://eureka:8761/eureka", "app_name": "orders", "port": 8080}
 DURATIONS = [name for name, field in Settings.model_fields.items() if "float" in str(field.annotation)]
-SWITCHES = ["enabled", "eureka_use_proxy", "hold_signals", "probes", "kubernetes"]
+SWITCHES = ["enabled", "eureka_status_only", "eureka_use_proxy", "hold_signals", "probes", "kubernetes"]
 POSITIVE = {"grace_period", "readiness_timeout", "heartbeat_interval", "lease_duration"}
 
 
@@ -57,13 +57,17 @@ def test_every_setting_is_read_from_every_one_of_its_variables(name: str) -> Non
         "eureka_url": ("http://e:1", (ServiceUrl("http://e:1"),)),
         "port": ("8123", 8123),
         "eureka_client_key_password": ("p4ss", SecretStr("p4ss")),
+        "eureka_stale": ("respect", "respect"),
         "livez_path": ("/live", "/live"),
         "readyz_path": ("/live", "/live"),
         **dict.fromkeys(SWITCHES, ("true", True)),
         **dict.fromkeys(DURATIONS, ("1m30s", 90.0)),
     }
     text, value = texts.get(name, ("10.0.0.9", "10.0.0.9"))
-    rest = {"app_name": "orders", "port": 8080} if name == "eureka_url" else {}
+    rest = {
+        "eureka_url": {"app_name": "orders", "port": 8080},
+        "eureka_status_only": {"eureka_url": "http://e:1", "app_name": "orders", "instance_id": "orders-1"},
+    }.get(name, {})
     for variable in wire.env_names(name):
         assert getattr(load(rest, **{variable: f" {text} "}), name) == value
 
@@ -286,6 +290,28 @@ def test_eureka_needs_name_and_port() -> None:
         "install(app_name=…, port=…) or set GRACEFUL_APP_NAME and GRACEFUL_PORT"
     )
     assert "but port is not" in refusal({"app_name": "orders"}, EUREKA_SERVER_URL="http://e")
+
+
+def test_status_only_needs_the_others_name_for_the_instance() -> None:
+    """A wrong id would read as absent, which is verified: it is not guessed. The port is the service's own business."""
+    status_only = {"eureka_status_only": True, "eureka_url": "http://e", "app_name": "orders"}
+    assert refusal(status_only | {"port": 8080}) == (
+        "eureka_status_only is set, but instance_id is not: the instance must be called as the one who registers it "
+        "does; pass install(instance_id=…) or set GRACEFUL_INSTANCE_ID"
+    )
+    assert "but eureka_url and app_name are not" in refusal(
+        GRACEFUL_EUREKA_STATUS_ONLY="true", GRACEFUL_INSTANCE_ID="orders-1"
+    )
+    settings = load(status_only | {"instance_id": "orders-1"})
+    assert settings.port is None
+    assert settings.plan(registry=True).deregister == 0
+
+
+def test_stale_is_one_of_two() -> None:
+    """Nothing else."""
+    assert refusal({"eureka_stale": "keep"}) == (
+        "eureka_stale is 'keep': expected 'clear' or 'respect'; correct the argument eureka_stale"
+    )
 
 
 def test_a_lease_outlives_its_heartbeats() -> None:

@@ -28,7 +28,7 @@ class DrainReport:
         durations: seconds spent in each phase, in order.
         late: the requests that came after the leave had begun, from callers that had not heard yet.
         withdrawn: what came of OUT_OF_SERVICE, or None without a registry.
-        deregistered: what came of the deregistration, or None without a registry.
+        deregistered: what came of the deregistration; None without a registry, or where somebody else registers.
         unfinished: what was still in flight when the drain ran out of time, oldest first.
         callbacks: how each of the user's callbacks went, in the order they ended.
         problems: what else went wrong, a sentence each.
