@@ -64,12 +64,12 @@ def test_every_setting_is_read_from_every_one_of_its_variables(name: str) -> Non
         **dict.fromkeys(DURATIONS, ("1m30s", 90.0)),
     }
     text, value = texts.get(name, ("10.0.0.9", "10.0.0.9"))
-    rest = {
+    more: dict[str, dict[str, Any]] = {
         "eureka_url": {"app_name": "orders", "port": 8080},
         "eureka_status_only": {"eureka_url": "http://e:1", "app_name": "orders", "instance_id": "orders-1"},
-    }.get(name, {})
+    }
     for variable in wire.env_names(name):
-        assert getattr(load(rest, **{variable: f" {text} "}), name) == value
+        assert getattr(load(more.get(name, {}), **{variable: f" {text} "}), name) == value
 
 
 def test_arguments_win_over_the_environment_also_when_they_are_none() -> None:
