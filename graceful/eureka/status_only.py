@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from graceful.core.calls import CallJournal
 from graceful.eureka.status import StatusManager
 from graceful.eureka.watch import UpWatch
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
-    from graceful.core.registry import RegistryOutcome
+    from graceful.core.registry import RegistryOutcome, ServerResult
     from graceful.eureka.rest import Server
 
 __all__ = ["StatusOnly"]
@@ -49,15 +50,29 @@ class StatusOnly:
         recheck_interval: float = 5.0,
         random: Random | None = None,
     ) -> None:
-        self._status = StatusManager(make_servers(), app, instance_id, recheck_interval=recheck_interval, random=random)
+        journal = CallJournal()
+        self._status = StatusManager(
+            make_servers(), app, instance_id, recheck_interval=recheck_interval, random=random, journal=journal
+        )
         self._watch = UpWatch(
-            make_servers(), app, instance_id, clear_former=clear_former, interval=interval, random=random
+            make_servers(),
+            app,
+            instance_id,
+            clear_former=clear_former,
+            interval=interval,
+            random=random,
+            journal=journal,
         )
 
     @property
     def announced(self) -> bool:
         """True: whoever registers the instance may have done so long ago."""
         return True
+
+    @property
+    def calls(self) -> tuple[ServerResult, ...]:
+        """What came of every change so far."""
+        return self._status.calls
 
     async def start(self) -> None:
         """Nothing: what is there may be the other one's work, and clearing waits until the service is ready."""

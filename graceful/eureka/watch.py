@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from graceful.core.calls import CallJournal
 from graceful.eureka.backoff import pauses
 from graceful.eureka.rest import EurekaError, Server, Status
 from graceful.eureka.sleeping import Sleeper
 from graceful.eureka.status import now_ms
+from graceful.eureka.trying import trying
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from graceful.eureka.rest import View
 
 __all__ = ["UpWatch", "left_out_of_service"]
 
@@ -38,6 +42,7 @@ class UpWatch:
             that appears later is an operator's.
         interval: seconds between two looks once it is UP; the longest pause until then is 5 s.
         random: for jitter.
+        journal: where every clearing is entered.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class UpWatch:
         clear_former: bool = True,
         interval: float = 30.0,
         random: Random | None = None,
+        journal: CallJournal | None = None,
     ) -> None:
         self._servers = tuple(servers)
         self._app = app
@@ -56,6 +62,7 @@ class UpWatch:
         self._clear_former = clear_former
         self._interval = interval
         self._random = random or Random()  # noqa: S311 - jitter is no secret
+        self._journal = journal or CallJournal()
         self._not_up_yet = set(self._servers)
         self._clearable = set(self._servers) if clear_former else set()
         self._clearing = 0
@@ -97,8 +104,7 @@ class UpWatch:
         try:
             view = await server.look(self._app, self._instance_id)
             if view is not None and view.override is Status.OUT_OF_SERVICE and server in self._clearable:
-                await self._clear(server)
-                view = await server.look(self._app, self._instance_id)
+                view = await self._clear(server)
         except EurekaError as error:
             findings[server] = error.reason
             return
@@ -108,21 +114,25 @@ class UpWatch:
         else:
             findings[server] = "absent" if view is None else view.status
 
-    async def _clear(self, server: Server) -> None:
-        if self._sleeper.ended:
-            return
-        self._clearing += 1
-        try:
-            await server.clear_override(self._app, self._instance_id, now_ms())
-        finally:
-            self._clearing -= 1
-        self._clearable.discard(server)
+    async def _clear(self, server: Server) -> View | None:
+        """Clear the override and look again; a call that was cut off, or failed, is tried again the next time."""
+        with trying(self._journal, "clear override", server) as clearance:
+            self._clearing += 1
+            try:
+                await server.clear_override(self._app, self._instance_id, now_ms())
+            finally:
+                self._clearing -= 1
+            self._clearable.discard(server)
+            view = await server.look(self._app, self._instance_id)
+            status = None if view is None else view.status
+            clearance.ends(status or "absent", verified=status is Status.UP)
         logger.warning(
             "%s was left OUT_OF_SERVICE on %s by a former life: cleared",
             self._instance_id,
             server.name,
             extra={"eureka_operation": "clear_override", "eureka_server": server.name},
         )
+        return view
 
     def _is_left(self, findings: dict[Server, str]) -> bool:
         """Whether it was out of service before this life, and stays so on purpose."""
