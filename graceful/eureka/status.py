@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from graceful.core.calls import CallJournal
 from graceful.core.registry import ServerResult, Verdict
 from graceful.eureka.backoff import pauses
-from graceful.eureka.broadcast import everywhere, once_settled
+from graceful.eureka.broadcast import everywhere, once_settled, try_once
 from graceful.eureka.rest import EurekaError, Server, Status
+from graceful.eureka.trying import trying
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from graceful.core.registry import RegistryOutcome
     from graceful.eureka.broadcast import Attempt
@@ -55,6 +57,7 @@ class StatusManager:
         instance_id: the instance.
         recheck_interval: the longest pause in seconds between two looks at a server in `keep_withdrawn`.
         random: shortens pauses, so that many instances do not retry in step.
+        journal: where every try is entered.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class StatusManager:
         *,
         recheck_interval: float = 5.0,
         random: Random | None = None,
+        journal: CallJournal | None = None,
     ) -> None:
         if not servers:
             raise ValueError("there is no Eureka server: give at least one URL")
@@ -73,6 +77,7 @@ class StatusManager:
         self._instance_id = instance_id
         self._recheck_interval = recheck_interval
         self._random = random or Random()  # noqa: S311 - jitter is no secret
+        self._journal = journal or CallJournal()
         self._withdrawn: set[Server] = set()
         self._silent: set[Server] = set()
         self._settled_at = -math.inf
@@ -88,6 +93,11 @@ class StatusManager:
         """
         self._settled_at = max(self._settled_at, anyio.current_time() + seconds)
 
+    @property
+    def calls(self) -> tuple[ServerResult, ...]:
+        """What came of every change so far."""
+        return self._journal.told
+
     async def withdraw(self, deadline: float, settled: Callable[[], bool] = lambda: True) -> RegistryOutcome:
         """Set OUT_OF_SERVICE on every server and read it back; retry until every server is verified, or `deadline`.
 
@@ -97,9 +107,7 @@ class StatusManager:
             deadline: an instant of the event loop's clock.
             settled: whether no registration is on its way any more.
         """
-        outcome = await everywhere(
-            self.servers, once_settled(self._withdraw_once, settled), deadline, random=self._random
-        )
+        outcome = await self._everywhere("withdraw", once_settled(self._withdraw_once, settled), deadline)
         self._log("withdraw", "out of service", outcome)
         return outcome
 
@@ -124,13 +132,8 @@ class StatusManager:
             deadline: an instant of the event loop's clock.
             settled: as of `withdraw`.
         """
-        outcome = await everywhere(
-            self.servers,
-            once_settled(self._deletion(), settled),
-            deadline,
-            random=self._random,
-            came_back=self._came_back,
-        )
+        attempt = once_settled(self._deletion(), settled)
+        outcome = await self._everywhere("deregister", attempt, deadline, came_back=self._came_back)
         self._log("deregister", "deregistered", outcome)
         return outcome
 
@@ -149,10 +152,29 @@ class StatusManager:
             The servers that did not confirm by then.
         """
         chosen = tuple(self.servers if servers is None else servers)
-        outcome = await everywhere(chosen, self._clearance(), deadline, random=self._random)
+        outcome = await self._everywhere("clear", self._clearance(), deadline, servers=chosen)
         if outcome.verdict is not Verdict.VERIFIED_ALL:
             self._log("clear", "cleared of what a former life may have left", outcome)
         return {server for server, result in zip(chosen, outcome.servers, strict=True) if not result.verified}
+
+    async def _everywhere(
+        self,
+        operation: str,
+        attempt: Attempt,
+        deadline: float,
+        *,
+        servers: Sequence[Server] | None = None,
+        came_back: Callable[[Server], Awaitable[bool]] | None = None,
+    ) -> RegistryOutcome:
+        return await everywhere(
+            self.servers if servers is None else servers,
+            operation,
+            attempt,
+            deadline,
+            journal=self._journal,
+            random=self._random,
+            came_back=came_back,
+        )
 
     async def _read(self, server: Server) -> Status | None:
         """What the server says of the instance; one that was silent may yet do what it was told meanwhile."""
@@ -203,7 +225,7 @@ class StatusManager:
                 if await self._still_withdrawn(server):
                     continue
                 waits = self._rechecks()
-            result = await self._withdraw_once(server)
+            result = await try_once(self._journal, "withdraw again", self._withdraw_once, server)
             if result.verified:
                 logger.info(
                     "out of service on %s: %s", server.name, result.detail, extra=_extra("recheck", server.name)
@@ -214,7 +236,9 @@ class StatusManager:
 
     async def _still_withdrawn(self, server: Server) -> bool:
         try:
-            status = await self._read(server)
+            with trying(self._journal, "look again", server) as this:
+                status = await self._read(server)
+                this.ends(status or "absent", verified=status in _WITHDRAWN)
         except EurekaError as error:
             # What it said before still stands: a server that cannot be reached tells nobody anything new.
             logger.debug("cannot look again: %s", error, extra=_extra("recheck", server.name))
