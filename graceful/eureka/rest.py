@@ -97,6 +97,14 @@ class Server:
         """
         self._transport.close()
 
+    async def prepare(self) -> None:
+        """Import what changes need, now and not when there is no time: with little CPU it takes seconds.
+
+        A failure shows with the first change.
+        """
+        with suppress(Exception):
+            await self._load()
+
     async def register(self, instance: Instance, dirty_timestamp: int) -> None:
         """Register `instance` as UP.
 
@@ -228,9 +236,7 @@ class Server:
 
     async def _ask(self, call: Callable[[Any, str], Awaitable[Any]]) -> Any:
         try:
-            if self._basic is None:
-                self._basic = await anyio.to_thread.run_sync(_load_basic, self._transport, abandon_on_cancel=True)
-            return await call(self._basic, self._address.path)
+            return await call(await self._load(), self._address.path)
         except EurekaError:
             raise
         except Exception as error:
