@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from types import ModuleType, SimpleNamespace
@@ -242,6 +243,11 @@ class Server:
         except Exception as error:
             # Whatever goes wrong on the way is this server's failure, and must not keep the others from being asked.
             raise self._transport.error(f"the call fails ({type(error).__name__})") from error
+
+    async def _load(self) -> Any:
+        if self._basic is None:
+            self._basic = await anyio.to_thread.run_sync(_load_basic, self._transport, abandon_on_cancel=True)
+        return self._basic
 
 
 def _load_basic(transport: Transport) -> ModuleType:
