@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.eureka_matrix import GRACE_PERIOD, NOTHING_TO_DELETE, PASSWORD, ROWS, Leave, Row, leave, table
+from tests.eureka_bench import GRACE_PERIOD, PASSWORD
+from tests.eureka_matrix import NOTHING_TO_DELETE, ROWS, Leave, Row, leave, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
