@@ -148,6 +148,11 @@ class Settings(BaseSettings):
         description="Whether Eureka is called through the proxies that `HTTP_PROXY` and `HTTPS_PROXY` name, except for "
         "the hosts in `NO_PROXY`. Unless it is `true`, these variables are ignored. The hook always connects directly.",
     )
+    eureka_fetch_interval: Timeout = Field(
+        30.0,
+        validation_alias=_names("eureka_fetch_interval"),
+        description="Between two fetches of a service that this one calls (`coordinator.eureka`).",
+    )
     instance_id: Text | None = Field(
         None,
         validation_alias=_names("instance_id"),

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import anyio.to_thread
 
 from graceful.eureka.address import ServerAddress
+from graceful.eureka.instances import up_instances
 from graceful.eureka.refusal import REFUSALS, why_changes_are_refused, why_reading_is_refused
 from graceful.eureka.tls import default_context
 from graceful.eureka.transport import EurekaError, Request, Transport
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from graceful.eureka.instance import Instance
+    from graceful.eureka.instances import ServiceInstance
     from graceful.eureka.proxy import Proxies
 
 __all__ = ["EurekaError", "Server", "Status"]
@@ -155,14 +157,41 @@ class Server:
         except EurekaError as error:
             if error.status == 404:
                 return None
-            if error.status in REFUSALS:
-                reason = why_reading_is_refused(error.status, with_credentials=self._has_credentials)
-                raise self._transport.error(reason, error.status) from error
-            raise
+            raise self._reading_error(error) from error
         status = _status_in(answer.body_text, instance_id)
         if status is None:
             raise self._transport.error("the answer is not the instance that was asked for (is this Eureka?)")
         return status
+
+    async def instances(self, app: str) -> tuple[ServiceInstance, ...]:
+        """The instances of an application that are UP, through the server's cache; empty if it does not know it.
+
+        Args:
+            app: the application's name in upper case, as Eureka spells it.
+
+        Raises:
+            EurekaError: the server did not say.
+        """
+
+        async def look_up(basic: Any, path: str) -> tuple[ServiceInstance, ...]:
+            application = await basic.get_application(path, app)
+            if application is None or application.name != app:
+                raise self._transport.error("the answer is not the service that was asked for (is this Eureka?)")
+            return up_instances(application)
+
+        try:
+            found: tuple[ServiceInstance, ...] = await self._ask(look_up)
+        except EurekaError as error:
+            if error.status == 404:
+                return ()
+            raise self._reading_error(error) from error
+        return found
+
+    def _reading_error(self, error: EurekaError) -> EurekaError:
+        if error.status not in REFUSALS:
+            return error
+        reason = why_reading_is_refused(error.status, with_credentials=self._has_credentials)
+        return self._transport.error(reason, error.status)
 
     @property
     def _has_credentials(self) -> bool:
