@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from graceful.network import own_address
 from graceful.servers import uvicorn
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
@@ -123,23 +122,12 @@ def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode)
 
     def make() -> Registry:
         # Imported here: a service without Eureka does not pay for it.
-        from graceful.eureka.instance import Instance  # noqa: PLC0415
+        from graceful.eureka.described import instance_of  # noqa: PLC0415
         from graceful.eureka.registration import EurekaRegistration  # noqa: PLC0415
 
-        instance = Instance(
-            app=settings.app_name or "",
-            ip=settings.ip_addr or own_address(),
-            port=settings.port or 0,
-            hostname=settings.hostname or "",
-            instance_id=settings.instance_id or "",
-            health_path=settings.readyz_path or "/",
-            status_path=settings.livez_path or "/",
-            renewal_interval=max(1, round(settings.heartbeat_interval)),
-            lease_duration=max(1, round(settings.lease_duration)),
-        )
         return EurekaRegistration(
-            [url.raw for url in settings.eureka_url],
-            instance,
+            [url.raw for url in settings.eureka_servers],
+            instance_of(settings),
             heartbeat_interval=settings.heartbeat_interval,
             clear_timeout=_CLEAR_TIMEOUT,
             **ways,
@@ -156,9 +144,10 @@ def _discovery_factory(settings: Settings, mode: Mode) -> Callable[[Runtime], Di
         from graceful.eureka.rest import Server  # noqa: PLC0415
 
         return Discovery(
-            lambda: [Server(url.raw, **ways) for url in settings.eureka_url],
+            lambda: [Server(url.raw, **ways) for url in settings.eureka_servers],
             runtime,
             interval=settings.eureka_fetch_interval,
+            zone=settings.own_zone,
             starts=mode.value,
         )
 

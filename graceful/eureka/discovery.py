@@ -78,7 +78,7 @@ class Discovery:
         make_servers: gives the servers to ask; the first that answers is asked first from then on.
         thread: where `run` runs.
         interval: seconds between two fetches of a service.
-        zone: the caller's own, whose instances are called first.
+        zone: the caller's own, whose instances are called first; empty if it is not known.
         starts: what `install()` starts in this process, for errors.
         random: spreads the calls.
     """
@@ -89,7 +89,7 @@ class Discovery:
         thread: _Thread,
         *,
         interval: float = 30.0,
-        zone: str | None = None,
+        zone: str = "",
         starts: str = "",
         random: Random | None = None,
     ) -> None:
@@ -166,7 +166,7 @@ class Discovery:
         if not left:
             which = f"all {len(up)} that are UP are excluded" if up else "none is UP in Eureka"
             raise NoInstanceError(f"no instance of {name!r} to call: {which} (as of {self.age(name) or 0:.0f} s ago)")
-        near = [each for each in left if each.zone is not None and each.zone == self._zone]
+        near = [each for each in left if each.zone and each.zone == self._zone]
         return self._random.choice(near or left).base_url
 
     def age(self, name: str) -> float | None:

@@ -14,8 +14,9 @@ from graceful.core.calls import CallJournal
 from graceful.eureka.backoff import pauses
 from graceful.eureka.refusal import REFUSALS
 from graceful.eureka.rest import EurekaError, Server, Status
-from graceful.eureka.status import StatusManager, now_ms
+from graceful.eureka.status import REPLICATION_DELAY, StatusManager, now_ms
 from graceful.eureka.tls import default_context
+from graceful.eureka.transport import NotSentError
 from graceful.eureka.trying import trying
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ logger = logging.getLogger("graceful.eureka")
 # The deletion of a former life, replicated late by a peer, takes the new registration with it, and the server that had
 # just confirmed it as UP says nothing: the first heartbeat finds out soon, all others come at their interval.
 _FIRST_HEARTBEAT = 2.0
+
+# So long a server that gave no answer may take to do what it was told: a garbage collection, a full queue.
+_UNANSWERED_DELAY = 5.0
 
 
 class EurekaRegistration:
@@ -169,7 +173,7 @@ class EurekaRegistration:
     async def deregister(self, deadline: float) -> RegistryOutcome:
         """Freeze, delete the instance from every server, and confirm that it is absent, by `deadline`."""
         self.freeze()
-        return await self._status.deregister(deadline)
+        return await self._status.deregister(deadline, settled=lambda: not self._announcing)
 
     async def _clear(self, timeout: float) -> None:  # noqa: ASYNC109 - what was cleared by then counts
         self._uncleared = await self._status.clear(anyio.current_time() + timeout, self._uncleared)
@@ -195,11 +199,16 @@ class EurekaRegistration:
 
     @contextmanager
     def _marked_as_announcing(self) -> Iterator[None]:
-        self._announcing = True
+        self._announcing, answered = True, False
         try:
             yield
+            answered = True
+        except EurekaError as error:
+            answered = error.status is not None or isinstance(error, NotSentError)
+            raise
         finally:
             self._announcing = False
+            self._status.unsettle(REPLICATION_DELAY if answered else _UNANSWERED_DELAY)
 
     async def _renew(self, server: Server) -> None:
         instance = self._instance

@@ -264,12 +264,14 @@ def _record(basic: Any, instance: Instance, dirty_timestamp: int) -> Any:
         app=instance.app,
         hostName=instance.hostname,
         ipAddr=instance.ip,
-        port=basic.PortWrapper(port=instance.port, enabled=True),
+        port=basic.PortWrapper(port=instance.port, enabled=instance.port_enabled),
+        securePort=basic.PortWrapper(port=instance.secure_port, enabled=instance.secure_port_enabled),
         vipAddress=instance.vip,
-        secureVipAddress=instance.vip,
+        secureVipAddress=instance.secure_vip,
         homePageUrl=instance.home_url,
         statusPageUrl=instance.status_url,
         healthCheckUrl=instance.health_url,
+        secureHealthCheckUrl=instance.secure_health_url,
         status=Status.UP,
         leaseInfo=basic.LeaseInfo(
             renewalIntervalInSecs=instance.renewal_interval, durationInSecs=instance.lease_duration
