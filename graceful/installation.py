@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from graceful.servers import uvicorn
@@ -119,6 +119,8 @@ def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode)
     if not settings.eureka_url:
         return None
     ways = _ways_to_eureka(settings, mode)
+    if settings.eureka_status_only:
+        return partial(_status_only, settings, ways)
 
     def make() -> Registry:
         # Imported here: a service without Eureka does not pay for it.
@@ -130,6 +132,7 @@ def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode)
             instance_of(settings),
             heartbeat_interval=settings.heartbeat_interval,
             clear_timeout=_CLEAR_TIMEOUT,
+            clear_former=settings.eureka_stale == "clear",
             **ways,
         )
 
@@ -152,6 +155,19 @@ def _discovery_factory(settings: Settings, mode: Mode) -> Callable[[Runtime], Di
         )
 
     return make
+
+
+def _status_only(settings: Settings, ways: dict[str, Any]) -> Registry:
+    from graceful.eureka.rest import Server  # noqa: PLC0415  as above
+    from graceful.eureka.status_only import StatusOnly  # noqa: PLC0415
+
+    return StatusOnly(
+        lambda: [Server(url.raw, **ways) for url in settings.eureka_servers],
+        settings.app_name or "",
+        settings.instance_id or "",
+        clear_former=settings.eureka_stale == "clear",
+        interval=settings.heartbeat_interval,
+    )
 
 
 def _ways_to_eureka(settings: Settings, mode: Mode) -> dict[str, Any]:

@@ -9,16 +9,20 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from graceful.core.budget import KUBERNETES_DEFAULT_GRACE, Plan
+from graceful.core.silence import EarlyEndRule
 from graceful.environment import find_variable, nearest, odd_variables, service_as_port
 from graceful.instance_settings import InstanceSettings, env_alias
 from graceful.unusable import SettingsError, placeholder, unusable
 from graceful.values import (
     DAY,
     Flag,
+    HeaderName,
+    Probability,
     Seconds,
     Secret,
     ServiceUrl,
     ServiceUrls,
+    Stale,
     Text,
     Timeout,
     UrlPath,
@@ -92,6 +96,21 @@ class Settings(InstanceSettings):
     kubernetes_propagation_delay: Seconds = Field(
         10.0, description="Until endpoints and kube-proxies have heard that the pod is leaving."
     )
+    early_end: Flag = Field(
+        False,
+        description="Whether the wait may end before its time, when every caller seen before has been silent for long "
+        "enough. Callers that call rarely or were never seen may lose requests by it.",
+    )
+    early_end_risk: Probability = Field(
+        0.001,
+        description="The probability, over all callers of one leave together, that one was taken for gone and still "
+        "calls; at most 0.1. A smaller one asks for longer silence.",
+    )
+    early_end_caller_header: HeaderName | None = Field(
+        None,
+        description="The header that names the caller for the early end, such as `X-Client-Id`. Unset, or missing in a "
+        "request: the peer's address.",
+    )
     drain_timeout: Seconds = Field(
         20.0,
         validation_alias=env_alias("drain_timeout"),
@@ -115,6 +134,18 @@ class Settings(InstanceSettings):
         description="The Eureka servers, separated by commas; or a mapping from zones to servers, which in the "
         "environment is one `EUREKA_CLIENT_SERVICEURL_…` for each zone. Credentials go into the address, "
         "percent-encoded.",
+    )
+    eureka_status_only: Flag = Field(
+        False,
+        description="Whether somebody else registers the instance (a sidecar, another library) and only its status is "
+        "changed here: OUT_OF_SERVICE at the end, cleared again once the next start is ready; never deleted. Needs "
+        "`eureka_url`, `app_name` and `instance_id`.",
+    )
+    eureka_stale: Stale = Field(
+        "clear",
+        description="What becomes of an OUT_OF_SERVICE that is there before this start: `clear` takes it for what a "
+        "former life left; `respect` leaves it, for operators who set it by hand, says so in a warning, and deletes "
+        "nothing at the start.",
     )
     eureka_ca_file: Text | None = Field(
         None,
@@ -163,19 +194,29 @@ class Settings(InstanceSettings):
         parts = self.plan(registry=True)
         if parts.total > DAY:
             raise ValueError(f"{parts} is longer than a day: shorten the longest of them")
+        if self.eureka_status_only:
+            self._require(
+                ("eureka_url", "app_name", "instance_id"),
+                "eureka_status_only is set",
+                "the instance must be called as the one who registers it does",
+            )
+        elif self.eureka_url:
+            self._require(("app_name", "port"), "eureka_url is set", "Eureka needs to know what is where")
         if self.eureka_url:
             self._check_for_eureka()
         return self
 
-    def _check_for_eureka(self) -> None:
-        missing = [name for name in ("app_name", "port") if getattr(self, name) is None]
+    def _require(self, names: tuple[str, ...], because: str, why: str) -> None:
+        missing = [name for name in names if getattr(self, name) in (None, ())]
         if missing:
             variables = " and ".join(_PREFIX + name.upper() for name in missing)
             raise ValueError(
-                f"eureka_url is set, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not: Eureka "
-                f"needs to know what is where; pass install({', '.join(f'{name}=…' for name in missing)}) or set "
+                f"{because}, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not: {why}; "
+                f"pass install({', '.join(f'{name}=…' for name in missing)}) or set "
                 f"{variables}{''.join(f' ({note})' for note in service_as_port(os.environ) if 'port' in missing)}"
             )
+
+    def _check_for_eureka(self) -> None:
         for name in ("eureka_client_key_file", "eureka_client_key_password"):
             if getattr(self, name) is not None and self.eureka_client_cert_file is None:
                 raise ValueError(
@@ -213,6 +254,15 @@ class Settings(InstanceSettings):
             self.kubernetes_propagation_delay if self.kubernetes else 0.0,
         )
 
+    @property
+    def early_end_rule(self) -> EarlyEndRule | None:
+        """When the wait may end early, or None where it may not."""
+        if not self.early_end:
+            return None
+        # What comes through a Service has its node's address, as all of that node's does, and no registry tells it to
+        # go: only the time that endpoints and proxies take says when it ends.
+        return EarlyEndRule(self.early_end_risk, least=self.kubernetes_propagation_delay if self.kubernetes else 0.0)
+
     def in_kubernetes(self) -> Settings:
         """These settings as they come out in a pod: for a manifest that is written elsewhere."""
         return self if "kubernetes" in self.model_fields_set else self.model_copy(update={"kubernetes": True})
@@ -221,7 +271,8 @@ class Settings(InstanceSettings):
         """The plan that these settings make.
 
         Args:
-            registry: whether there is a registry to announce to; without one, no time is kept for it.
+            registry: whether there is a registry to announce to; without one, no time is kept for it, and none for
+                deregistering what somebody else has registered.
             cleanup: seconds that the registered cleanup callbacks ask for, if that is more than `cleanup_timeout`.
         """
         return Plan(
@@ -229,7 +280,7 @@ class Settings(InstanceSettings):
             propagation=self.propagation,
             drain=self.drain_timeout,
             cleanup=max(self.cleanup_timeout, cleanup or 0.0),
-            deregister=self.deregister_timeout if registry else 0.0,
+            deregister=self.deregister_timeout if registry and not self.eureka_status_only else 0.0,
             margin=self.margin,
         )
 

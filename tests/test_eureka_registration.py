@@ -223,6 +223,33 @@ async def test_an_override_that_only_shows_when_registered_is_cleared(
     assert ["clearing the override" in message for message in messages(caplog)] == [True]
 
 
+async def test_what_is_there_may_be_respected(eureka_server: RunningEureka, caplog: pytest.LogCaptureFixture) -> None:
+    """OUT_OF_SERVICE before this start stays: nothing is deleted, one warning says how to undo it; then it is UP."""
+    caplog.set_level(logging.INFO)
+    instance = Instance(app="registration-respect", ip="10.0.0.7", port=8080)
+    key = (instance.app, instance.instance_id)
+    observer = Server(eureka_server.url)
+    await observer.register(instance, now_ms())
+    await observer.set_status(*key, Status.OUT_OF_SERVICE, now_ms())
+    registry = registration(eureka_server.url, instance=instance, clear_former=False)
+    await registry.start()
+    assert await observer.read(*key) is Status.OUT_OF_SERVICE
+    async with running(registry.serve):
+        with anyio.fail_after(10):
+            while not messages(caplog):  # noqa: ASYNC110 - logging has no event to wait for
+                await anyio.sleep(0.01)
+        await anyio.sleep(0.3)
+        assert await observer.read(*key) is Status.OUT_OF_SERVICE
+        undo = f"to undo it: DELETE {eureka_server.address}/apps/{key[0]}/{key[1]}/status?value=UP"
+        assert [undo in message for message in messages(caplog)] == [True]
+        await observer.clear_override(*key, now_ms())
+        with anyio.fail_after(10):
+            while "is UP on" not in caplog.text:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        await registry.withdraw(soon())
+    await registry.deregister(soon())
+
+
 async def test_an_operators_override_is_left_alone(eureka: EmbeddedEureka, caplog: pytest.LogCaptureFixture) -> None:
     """Once this life has been UP, what is set later was set on purpose; even when it registers again."""
     registry = registration(eureka.url)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from graceful import prestop_eureka, wire
+from graceful.core.silence import EarlyEndRule
 from graceful.environment import find_variable
 from graceful.installation import install
 from graceful.settings import ServiceUrl, Settings, SettingsError, load_settings, unknown_variables
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 
 EUREKA = {"eureka_url": "http://eureka:8761/eureka", "app_name": "orders", "port": 8080}
 DURATIONS = [name for name, field in Settings.model_fields.items() if "float" in str(field.annotation)]
+DURATIONS.remove("early_end_risk")
 SWITCHES = [
     "enabled",
+    "early_end",
+    "eureka_status_only",
     "eureka_use_proxy",
     "hold_signals",
     "probes",
@@ -67,6 +71,9 @@ def test_every_setting_is_read_from_every_one_of_its_variables(name: str) -> Non
         "eureka_url": ("http://e:1", (ServiceUrl("http://e:1"),)),
         "port": ("8123", 8123),
         "eureka_client_key_password": ("p4ss", SecretStr("p4ss")),
+        "early_end_risk": ("0.01", 0.01),
+        "early_end_caller_header": ("X-Client-Id", "X-Client-Id"),
+        "eureka_stale": ("respect", "respect"),
         "secure_port": ("8443", 8443),
         "metadata": ("version=3", {"version": "3"}),
         **dict.fromkeys(["livez_path", "readyz_path", *PAGES], ("/live", "/live")),
@@ -74,9 +81,12 @@ def test_every_setting_is_read_from_every_one_of_its_variables(name: str) -> Non
         **dict.fromkeys(DURATIONS, ("1m30s", 90.0)),
     }
     text, value = texts.get(name, ("10.0.0.9", "10.0.0.9"))
-    rest = {"app_name": "orders", "port": 8080} if name == "eureka_url" else {}
+    more: dict[str, dict[str, Any]] = {
+        "eureka_url": {"app_name": "orders", "port": 8080},
+        "eureka_status_only": {"eureka_url": "http://e:1", "app_name": "orders", "instance_id": "orders-1"},
+    }
     for variable in wire.env_names(name):
-        assert getattr(load(rest, **{variable: f" {text} "}), name) == value
+        assert getattr(load(more.get(name, {}), **{variable: f" {text} "}), name) == value
 
 
 def test_arguments_win_over_the_environment_also_when_they_are_none() -> None:
@@ -281,6 +291,32 @@ def test_what_is_no_path_is_refused(path: object) -> None:
     assert load({"livez_path": None}).livez_path is None
 
 
+@pytest.mark.parametrize("risk", [0, -0.1, 0.2, 1, "often", True, math.nan, "1e-3s"])
+def test_what_is_no_small_probability_is_refused(risk: object) -> None:
+    """A risk of one in ten is a slip of the decimal point already."""
+    assert ": expected a probability, more than 0 and at most 0.1, such as 0.001; correct the argument" in refusal(
+        {"early_end_risk": risk}
+    )
+    assert load(GRACEFUL_EARLY_END_RISK="1e-4").early_end_risk == 1e-4
+
+
+@pytest.mark.parametrize("name", ["X Client", "", "X-Client:", "x\n", "Übung", 7])
+def test_what_is_no_header_is_refused(name: object) -> None:
+    """A header's name is a token (RFC 9110 5.1)."""
+    assert refusal({"early_end_caller_header": name}).endswith(
+        ": expected the name of a header, such as 'X-Client-Id'; correct the argument early_end_caller_header"
+    )
+
+
+def test_the_early_end_waits_for_kubernetes() -> None:
+    """What comes through a Service has its node's address: its silence says nothing of one caller."""
+    assert load().early_end_rule is None
+    assert load({"early_end": True, "kubernetes": False}).early_end_rule == EarlyEndRule(0.001)
+    assert load({"early_end": True, "kubernetes": True, "early_end_risk": 0.01}).early_end_rule == EarlyEndRule(
+        0.01, 10
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -314,6 +350,28 @@ def test_eureka_needs_name_and_port() -> None:
         "install(app_name=…, port=…) or set GRACEFUL_APP_NAME and GRACEFUL_PORT"
     )
     assert "but port is not" in refusal({"app_name": "orders"}, EUREKA_SERVER_URL="http://e")
+
+
+def test_status_only_needs_the_others_name_for_the_instance() -> None:
+    """A wrong id would read as absent, which is verified: it is not guessed. The port is the service's own business."""
+    status_only = {"eureka_status_only": True, "eureka_url": "http://e", "app_name": "orders"}
+    assert refusal(status_only | {"port": 8080}) == (
+        "eureka_status_only is set, but instance_id is not: the instance must be called as the one who registers it "
+        "does; pass install(instance_id=…) or set GRACEFUL_INSTANCE_ID"
+    )
+    assert "but eureka_url and app_name are not" in refusal(
+        GRACEFUL_EUREKA_STATUS_ONLY="true", GRACEFUL_INSTANCE_ID="orders-1"
+    )
+    settings = load(status_only | {"instance_id": "orders-1"})
+    assert settings.port is None
+    assert settings.plan(registry=True).deregister == 0
+
+
+def test_stale_is_one_of_two() -> None:
+    """Nothing else."""
+    assert refusal({"eureka_stale": "keep"}) == (
+        "eureka_stale is 'keep': expected 'clear' or 'respect'; correct the argument eureka_stale"
+    )
 
 
 def test_a_lease_outlives_its_heartbeats() -> None:
