@@ -293,7 +293,7 @@ async def test_the_leave_imports_nothing(embedded_eureka: EmbeddedEureka, monkey
     """With little CPU the import takes seconds: it is done with at the start, though nothing is changed before."""
     registry = StatusOnly(lambda: [Server(embedded_eureka.url)], "orders", "orders:1")
     await registry.start()
-    monkeypatch.setattr("graceful.eureka.rest._load_basic", None)
+    monkeypatch.setattr("graceful.eureka.rest.load_basic", None)
     outcome = await registry.withdraw(anyio.current_time() + 5)
     assert outcome.servers[0].detail == "absent"
     assert embedded_eureka.requests("PUT", OVERRIDE)

@@ -41,7 +41,7 @@ SWITCHES = [
     "prefer_ip_address",
 ]
 PAGES = ["home_page_url", "status_page_url", "health_check_url", "secure_health_check_url"]
-POSITIVE = {"grace_period", "readiness_timeout", "heartbeat_interval", "lease_duration"}
+POSITIVE = {"grace_period", "readiness_timeout", "eureka_fetch_interval", "heartbeat_interval", "lease_duration"}
 
 
 @contextmanager
