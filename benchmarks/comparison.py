@@ -19,7 +19,7 @@ class Comparison:
     Attributes:
         measured: what was measured.
         against: what it was measured against.
-        cost: seconds of CPU time that it took, the median.
+        cost: seconds that it took, the median; of CPU time, where its name does not say otherwise.
         floor: the same of what it was measured against.
         added: seconds that it took more than the other in the same turn, the median.
         ratio: how many times as long it took as the other in the same turn, the median.
@@ -103,4 +103,6 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
 
 
 def _time(seconds: float) -> str:
+    if abs(seconds) >= 1:
+        return f"{seconds:.1f} s"
     return f"{seconds * 1e3:.1f} ms" if abs(seconds) >= 1e-3 else f"{seconds * 1e6:.2f} µs"
