@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from graceful.core.registry import Registry
+    from graceful.eureka.guard import ClientGuard
     from graceful.eureka.proxy import Proxies
+    from graceful.eureka.rest import Server
     from graceful.settings import Settings
 
 __all__ = ["InstallError", "install", "planning"]
@@ -32,6 +34,7 @@ it is tried again before the instance is registered."""
 _lock = threading.Lock()
 _installed: Coordinator | None = None
 _wired_app: Any = None
+_adopted_client: Any = None
 _plan_only = False
 
 
@@ -39,7 +42,9 @@ class InstallError(RuntimeError):
     """`install()` cannot do what it was asked; the message says what to do instead."""
 
 
-def install(app: Any = None, /, *, registry: Registry | None = None, **settings: Any) -> Coordinator:
+def install(
+    app: Any = None, /, *, registry: Registry | None = None, eureka: Any = None, **settings: Any
+) -> Coordinator:
     """Have this process leave in order when it is told to.
 
     Takes SIGTERM and SIGINT, starts one daemon thread, and opens the socket that the preStop hook finds. Nothing is
@@ -52,38 +57,61 @@ def install(app: Any = None, /, *, registry: Registry | None = None, **settings:
     Args:
         app: a Starlette or FastAPI application, wired in place. Other ASGI applications: `coordinator.asgi(app)`.
         registry: a registry of one's own, in place of Eureka.
+        eureka: an `EurekaClient` of py_eureka_client that registers this service, started or not yet. It goes on with
+            registering, heartbeats and discovery; from the first moment of the leave on it changes nothing any more,
+            and the instance is taken out of service and deregistered here. What it knows fills in the settings:
+            servers, name, port and instance id.
         **settings: any field of [`Settings`][graceful.settings.Settings]; they win over the environment.
 
     Returns:
         The coordinator.
 
     Raises:
-        InstallError: off the main thread, a second time with other arguments, or for an app that it cannot wire.
+        InstallError: off the main thread, a second time with other arguments, for an app that it cannot wire, or for
+            an `EurekaClient` that it cannot adopt.
         SettingsError: for a setting that cannot be used.
         BudgetError: for a grace period that is shorter than the plan.
         TypeError: for an argument that does not exist.
     """
-    global _installed  # noqa: PLW0603  one process leaves once
+    global _installed, _adopted_client
+    if registry is not None and eureka is not None:
+        raise InstallError("registry and eureka were both given: a service is announced in one registry; leave one out")
     with _lock:
-        if _installed is not None and not settings and registry is None:
-            _wire(app, _installed)
-            return _installed
-        loaded = load_settings(settings)
         if _installed is not None:
-            _refuse_other(_installed.settings, loaded)
+            if settings or registry is not None or eureka not in (None, _adopted_client):
+                _refuse_other(_installed.settings, _load(eureka, settings))
+                _refuse_other_client(eureka)
             _wire(app, _installed)
             return _installed
-        coordinator = _build(loaded, registry, serves_app=app is not None)
+        coordinator = _build(_load(eureka, settings), registry, eureka, serves_app=app is not None)
         _wire(app, coordinator)
         coordinator.on_uninstall(_forget)
         coordinator.activate()
-        _installed = coordinator
+        _installed, _adopted_client = coordinator, eureka
         return coordinator
 
 
-def _build(settings: Settings, registry: Registry | None, *, serves_app: bool) -> Coordinator:
+def _load(eureka: Any, arguments: dict[str, Any]) -> Settings:
+    """The settings, to which a client that is to be adopted adds what it knows."""
+    if eureka is None:
+        return load_settings(arguments)
+    # Imported here, as everything of Eureka: a service without it does not pay for it.
+    from graceful.adoption import check_against, view_of, with_detected  # noqa: PLC0415
+    from graceful.eureka.client import NotAdoptableError  # noqa: PLC0415
+
+    try:
+        view = view_of(eureka)
+        settings = load_settings(with_detected(view, arguments, plan_only=_plan_only))
+        check_against(view, settings)
+    except NotAdoptableError as error:
+        raise InstallError(str(error)) from None
+    return settings
+
+
+def _build(settings: Settings, registry: Registry | None, eureka: Any, *, serves_app: bool) -> Coordinator:
     mode = _mode(settings)
-    make_registry = _registry_factory(settings, registry, mode)
+    guard = None if eureka is None else _guard(eureka)
+    make_registry = _registry_factory(settings, registry, guard, mode)
     plan = settings.plan(registry=make_registry is not None)
     if settings.grace_period is not None and not _plan_only:
         plan.check(settings.grace_period)
@@ -93,13 +121,22 @@ def _build(settings: Settings, registry: Registry | None, *, serves_app: bool) -
             "the main thread only: call it where the application is imported or created, or pass hold_signals=False "
             "and call coordinator.drain() when SIGTERM comes"
         )
-    return Coordinator(
+    coordinator = Coordinator(
         settings,
         mode=mode,
         make_registry=make_registry,
         signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
         serves_app=serves_app,
     )
+    if guard is not None:
+        coordinator.on_uninstall(guard.detach)
+    return coordinator
+
+
+def _guard(eureka: Any) -> ClientGuard:
+    from graceful.eureka.guard import ClientGuard  # noqa: PLC0415  as above
+
+    return ClientGuard(eureka)
 
 
 def _mode(settings: Settings) -> Mode:
@@ -110,12 +147,16 @@ def _mode(settings: Settings) -> Mode:
     return Mode.DEFERRED if in_pytest and settings.enabled is None else Mode.ACTIVE
 
 
-def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode) -> Callable[[], Registry] | None:
+def _registry_factory(
+    settings: Settings, registry: Registry | None, guard: ClientGuard | None, mode: Mode
+) -> Callable[[], Registry] | None:
     if registry is not None:
         return lambda: registry
     if not settings.eureka_url:
         return None
     ways = _ways_to_eureka(settings, mode)
+    if guard is not None:
+        return partial(_adopted, settings, ways, guard)
     if settings.eureka_status_only:
         return partial(_status_only, settings, ways)
 
@@ -136,17 +177,35 @@ def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode)
     return make
 
 
+def _adopted(settings: Settings, ways: dict[str, Any], guard: ClientGuard) -> Registry:
+    from graceful.eureka.adopted import AdoptedRegistration  # noqa: PLC0415  as above
+
+    return AdoptedRegistration(
+        guard,
+        partial(_servers, settings, ways),
+        settings.app_name or "",
+        settings.instance_id,
+        clear_former=settings.eureka_stale == "clear",
+        interval=settings.heartbeat_interval,
+    )
+
+
 def _status_only(settings: Settings, ways: dict[str, Any]) -> Registry:
-    from graceful.eureka.rest import Server  # noqa: PLC0415  as above
-    from graceful.eureka.status_only import StatusOnly  # noqa: PLC0415
+    from graceful.eureka.status_only import StatusOnly  # noqa: PLC0415  as above
 
     return StatusOnly(
-        lambda: [Server(url.raw, **ways) for url in settings.eureka_servers],
+        partial(_servers, settings, ways),
         settings.app_name or "",
         settings.instance_id or "",
         clear_former=settings.eureka_stale == "clear",
         interval=settings.heartbeat_interval,
     )
+
+
+def _servers(settings: Settings, ways: dict[str, Any]) -> list[Server]:
+    from graceful.eureka.rest import Server  # noqa: PLC0415  as above
+
+    return [Server(url.raw, **ways) for url in settings.eureka_servers]
 
 
 def _ways_to_eureka(settings: Settings, mode: Mode) -> dict[str, Any]:
@@ -204,10 +263,22 @@ def _proxies(settings: Settings) -> Proxies:
 
 def _refuse_other(installed: Settings, asked: Settings) -> None:
     differing = [name for name in type(asked).model_fields if getattr(asked, name) != getattr(installed, name)]
+    # A client tells its instance's id once it has been started.
+    if _adopted_client is not None and installed.instance_id is None:
+        differing = [name for name in differing if name != "instance_id"]
     if differing:
         raise InstallError(
             f"graceful is installed already, with other settings ({', '.join(differing)}): call install() once, or "
             "coordinator.uninstall() first; install() without arguments gives the coordinator that is there"
+        )
+
+
+def _refuse_other_client(eureka: Any) -> None:
+    if eureka is not None and eureka is not _adopted_client:
+        what = "without an EurekaClient" if _adopted_client is None else "with another EurekaClient"
+        raise InstallError(
+            f"graceful is installed already, {what}: pass eureka to the first call of install(), or call "
+            "coordinator.uninstall() before"
         )
 
 
@@ -239,8 +310,8 @@ def _wire(app: Any, coordinator: Coordinator) -> None:
 
 
 def _forget() -> None:
-    global _installed, _wired_app  # noqa: PLW0603
-    _installed = _wired_app = None
+    global _installed, _wired_app, _adopted_client  # noqa: PLW0603
+    _installed = _wired_app = _adopted_client = None
 
 
 @contextmanager
