@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -21,7 +23,7 @@ from graceful.eureka.guard import ClientGuard
 from graceful.eureka.rest import Server, Status, View
 from graceful.eureka.status import now_ms
 from graceful.rehearsal.eureka import EmbeddedEureka
-from tests.children import child
+from tests.children import ROOT, child, free_port, get, until
 from tests.eureka_servers import RunningEureka
 
 
@@ -429,3 +431,26 @@ def test_a_fork(embedded_eureka: EmbeddedEureka) -> None:
         assert program.exit_code() == 0, program.text
         assert "all is well" in program.text
     assert len(embedded_eureka.requests("DELETE")) == 1
+
+
+def test_the_example_leaves_in_order(eureka_server: RunningEureka) -> None:
+    """1. UP. 2. SIGTERM: OUT_OF_SERVICE, and it still serves. 3. What is in flight is finished. 4. Absent, exit 0."""
+    port = free_port()
+    observer, key = Server(eureka_server.url), ("orders", f"127.0.0.1:orders:{port}")
+    environ = {
+        "EUREKA_SERVER_URL": eureka_server.url,
+        "PORT": str(port),
+        "PYTHONPATH": str(ROOT),
+        "GRACEFUL_PROPAGATION_DELAY": "1.5",
+        "GRACEFUL_SCOPE": f"adopted-{port}",
+    }
+    with child("examples/adopted/service.py", env=environ) as program, ThreadPoolExecutor() as pool:
+        until(lambda: anyio.run(observer.read, *key) is Status.UP, "UP")
+        program.signal(signal.SIGTERM)
+        until(lambda: anyio.run(observer.read, *key) is Status.OUT_OF_SERVICE, "withdrawn")
+        slow = pool.submit(get, port, "/slow/7")
+        assert get(port, "/orders/1")[2] == "order 1\n"
+        assert slow.result()[::2] == (200, "order 7\n")
+        assert program.exit_code() == 0, program.text
+        assert "orders: client stopped" in program.text
+    assert anyio.run(observer.read, *key) is None
