@@ -32,9 +32,6 @@ _LOOK = 0.5
 _PATIENCE = 5.0
 """Seconds that it may take to be started after the service is ready before an alarm is raised."""
 
-_UNANSWERED_DELAY = 5.0
-"""Seconds that a server may take to do what it gave no answer to."""
-
 
 class AdoptedRegistration:
     """The registry of the coordinator, for an instance that a user's `EurekaClient` registers in this process.
@@ -161,9 +158,7 @@ class AdoptedRegistration:
     async def deregister(self, deadline: float) -> RegistryOutcome:
         """Freeze, delete the instance from every server, and confirm that it is absent, by `deadline`."""
         self.freeze()
-        on_its_way = _UNANSWERED_DELAY - self._guard.since_last_call
-        if on_its_way > 0:
-            self._status.unsettle(on_its_way)
+        self._status.unsettle(self._guard.on_its_way)
         return await self._status.deregister(deadline, settled=self._settled)
 
     # --- the client -------------------------------------------------------------------------------------------------

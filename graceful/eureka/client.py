@@ -98,6 +98,11 @@ class ClientView:
         return "status" in registered if isinstance(registered, dict) else True
 
     @property
+    def has_answer(self) -> bool:
+        """Whether its last registration was answered. False where that cannot be known."""
+        return self._private("alive", None) is True
+
+    @property
     def is_of_another_process(self) -> bool:
         """Whether its heartbeats were started, but do not run here: before a fork, or they have been ended."""
         thread = self._private("heartbeat_timer", None)

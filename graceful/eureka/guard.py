@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from graceful.eureka.client import CHANGES, ClientView
+from graceful.eureka.status import REPLICATION_DELAY, UNANSWERED_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +50,7 @@ class ClientGuard:
         self._frozen = False
         self._cancelled = False
         self._began: dict[object, float] = {}
-        self._last_end = 0.0
+        self._arrived_at = -math.inf
 
     # --- the fence --------------------------------------------------------------------------------------------------
 
@@ -90,10 +92,10 @@ class ClientGuard:
             return not any(began > oldest for began in self._began.values())
 
     @property
-    def since_last_call(self) -> float:
-        """Seconds since the last such call has ended; infinite before the first."""
+    def on_its_way(self) -> float:
+        """Seconds for which what such calls have sent may still be on its way: to a server, or from one to another."""
         with self._lock:
-            return time.monotonic() - self._last_end if self._last_end else float("inf")
+            return max(0.0, self._arrived_at - time.monotonic())
 
     # --- the calls --------------------------------------------------------------------------------------------------
 
@@ -105,7 +107,7 @@ class ClientGuard:
             # A heartbeat by itself makes nothing UP: what it does when it fails is a `register`, counted by itself.
             if name == "send_heartbeat":
                 return await original(*arguments, **options)
-            with self._counted():
+            with self._counted(name):
                 return await original(*arguments, **options)
 
         return guarded
@@ -125,13 +127,16 @@ class ClientGuard:
             return not (self._cancelled and self.view.in_heartbeat_thread)
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self, name: str) -> Iterator[None]:
         call = object()
         with self._lock:
             self._began[call] = time.monotonic()
         try:
             yield
         finally:
+            # Its other methods do not tell whether a server has answered.
+            answered = name == "register" and self.view.has_answer
+            arrived_at = time.monotonic() + (REPLICATION_DELAY if answered else UNANSWERED_DELAY)
             with self._lock:
                 self._began.pop(call, None)
-                self._last_end = time.monotonic()
+                self._arrived_at = max(self._arrived_at, arrived_at)
