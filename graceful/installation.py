@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from graceful.registries import registry_factory
+from graceful.registries import discovery_factory, registry_factory
 from graceful.servers import uvicorn
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
@@ -119,6 +119,7 @@ def _build(settings: Settings, registry: Registry | None, eureka: Any, *, serves
         make_registry=make_registry,
         signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
         serves_app=serves_app,
+        make_discovery=discovery_factory(settings, mode) if settings.eureka_url else None,
     )
     if guard is not None:
         coordinator.on_uninstall(guard.detach)

@@ -1,4 +1,4 @@
-"""Which registry a service is announced in, made from its settings: graceful's own, an adopted one, or another's."""
+"""What a service has to do with Eureka, made from its settings: a registration of one of three kinds, and discovery."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from graceful.core.registry import Registry
+    from graceful.eureka.discovery import Discovery
     from graceful.eureka.guard import ClientGuard
     from graceful.eureka.proxy import Proxies
     from graceful.eureka.rest import Server
+    from graceful.runtime import Runtime
     from graceful.settings import Settings
 
-__all__ = ["registry_factory"]
+__all__ = ["discovery_factory", "registry_factory"]
 
 _CLEAR_TIMEOUT: Final = 2.0
 """Seconds for clearing a former life at start-up: a server of several that is down must not hold a start up for long;
@@ -61,6 +63,32 @@ def registry_factory(settings: Settings, mode: Mode, guard: ClientGuard | None =
     return make
 
 
+def discovery_factory(settings: Settings, mode: Mode) -> Callable[[Runtime], Discovery]:
+    """What makes the discovery of a service that knows Eureka's servers.
+
+    Args:
+        settings: the settings.
+        mode: what is started.
+
+    Raises:
+        SettingsError: a file or a proxy cannot be used.
+    """
+    ways = _ways_to_eureka(settings, mode)
+
+    def make(runtime: Runtime) -> Discovery:
+        from graceful.eureka.discovery import Discovery  # noqa: PLC0415  as above
+
+        return Discovery(
+            partial(_servers, settings, ways),
+            runtime,
+            interval=settings.eureka_fetch_interval,
+            zone=settings.own_zone,
+            starts=mode.value,
+        )
+
+    return make
+
+
 def _adopted(settings: Settings, ways: dict[str, Any], guard: ClientGuard) -> Registry:
     from graceful.eureka.adopted import AdoptedRegistration  # noqa: PLC0415  as above
 
@@ -93,7 +121,7 @@ def _servers(settings: Settings, ways: dict[str, Any]) -> list[Server]:
 
 
 def _ways_to_eureka(settings: Settings, mode: Mode) -> dict[str, Any]:
-    """What the registration needs for https and for proxies, beyond the addresses."""
+    """What it takes to reach the servers by https and through proxies, beyond their addresses."""
     ways: dict[str, Any] = {}
     secure = any(url.raw.startswith("https:") for url in settings.eureka_url)
     if secure and (settings.eureka_ca_file or settings.eureka_client_cert_file):

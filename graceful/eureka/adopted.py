@@ -104,7 +104,10 @@ class AdoptedRegistration:
             )
             return
         with self._lock:
-            self._attach()
+            if not self._sleeper.ended:
+                self._attach()
+        if self._known_id is not None:
+            await self._status.prepare()
 
     async def serve(self) -> None:
         """See to it that the instance is UP, from when the client has been started, until cancelled or frozen."""
@@ -118,6 +121,7 @@ class AdoptedRegistration:
                 self._given_id,
                 extra={"eureka_operation": "adopt"},
             )
+        await self._status.prepare()
         watch = UpWatch(
             self._make_servers(),
             self._app,

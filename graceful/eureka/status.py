@@ -101,6 +101,12 @@ class StatusManager:
         """What came of every change so far."""
         return self._journal.told
 
+    async def prepare(self) -> None:
+        """Have everything there that a withdrawal needs: for those who change nothing before the leave."""
+        async with anyio.create_task_group() as tasks:
+            for server in self.servers:
+                tasks.start_soon(server.prepare)
+
     async def withdraw(self, deadline: float, settled: Callable[[], bool] = lambda: True) -> RegistryOutcome:
         """Set OUT_OF_SERVICE on every server and read it back; retry until every server is verified, or `deadline`.
 
