@@ -67,7 +67,9 @@ def _py_eureka_client(cluster: EmbeddedEurekaCluster) -> float:
     from py_eureka_client import eureka_client, logger
 
     # By default it prints the servers' errors, from a thread of its own.
-    logger.set_custom_logger(logging.Logger("unheard", logging.CRITICAL))  # noqa: LOG001  in no tree, on purpose
+    unheard = logging.Logger("unheard")  # noqa: LOG001  in no tree, on purpose
+    unheard.addHandler(logging.NullHandler())
+    logger.set_custom_logger(unheard)
     client = eureka_client.EurekaClient(
         eureka_server=",".join(cluster.urls),
         app_name=_INSTANCE.app,
