@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from py_eureka_client.eureka_client import EurekaClient
 
 import graceful
 from graceful import DiscoveryError, NoInstanceError, ServiceInstance
@@ -358,6 +359,16 @@ def test_in_an_application(install, embedded_eureka):
             assert {client.get("/sync").json() for _ in range(20)} == {"http://10.0.0.7:8080"}
             assert client.get("/async").json() == 2
     assert coordinator.eureka.base_url("payments") == "http://10.0.0.7:8080"
+
+
+def test_with_an_adopted_client(install, embedded_eureka):
+    """Its servers are asked, over connections of ours: the client itself is not even started."""
+    register(embedded_eureka, "payments")
+    app = FastAPI()
+    client = EurekaClient(eureka_server=embedded_eureka.url, app_name="orders", instance_port=8080)
+    coordinator = install(app, eureka=client)
+    with TestClient(app):
+        assert coordinator.eureka.base_url("payments") == "http://10.0.0.7:8080"
 
 
 def test_a_leave_calls_others_and_is_never_held_up(embedded_eureka):
