@@ -307,9 +307,15 @@ class DrainCoordinator:
         began = self._clock()
         if self._announced:
             await self._until_withdrawn(life, leave)
-        since = life.withdrawn.first_verified_at if life.withdrawn else None
-        life.wait_ends = leave.budget.wait_until(began, since=began if since is None else since)
-        life.wait_was_whole = await self._until_wait_is_over(life, leave, life.wait_ends)
+        verified_at = life.withdrawn.first_verified_at if life.withdrawn else None
+        since = began if verified_at is None else verified_at
+        life.wait_ends = leave.budget.wait_until(began, since=since)
+        async with anyio.create_task_group() as observation:
+            if self._announced:
+                # Guarded by itself: a registry that breaks must not end the wait.
+                observation.start_soon(self._guard, "watching the servers", self._observe, life, leave, since)
+            life.wait_was_whole = await self._until_wait_is_over(life, leave, life.wait_ends)
+            observation.cancel_scope.cancel()
         self._end_wait(life)
         # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.
         if not await self._changes.until(lambda: leave.may_drain, leave.budget.sigterm_until(self._clock())):
@@ -339,6 +345,18 @@ class DrainCoordinator:
                 return False
             ends = life.wait_ends
         return True
+
+    async def _observe(self, life: Life, leave: Leave, since: float) -> None:
+        """Have the wait for the servers' own cache end when every server is seen to show the change."""
+        caches = leave.budget.plan.caches
+        if self._registry is None or caches is None or not caches.observed:
+            return
+        published = await self._registry.until_published()
+        ends = leave.budget.wait_once_published(published, since=since)
+        if life.wait_ends is not None and ends < life.wait_ends:
+            life.published_at = published
+            shown = f"every server shows the change after {published - since:.1f} s"
+            self._bring_wait_forward(life, ends, f"{shown}: {max(0.0, ends - self._clock()):.0f} s more")
 
     def _bring_wait_forward(self, life: Life, ends: float, why: str) -> None:
         """End the propagation wait at an earlier instant than planned; a later one changes nothing."""

@@ -117,6 +117,7 @@ def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode)
     if not settings.eureka_url:
         return None
     ways = _ways_to_eureka(settings, mode)
+    caches = settings.caches
 
     def make() -> Registry:
         # Imported here: a service without Eureka does not pay for it.
@@ -139,6 +140,7 @@ def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode)
             instance,
             heartbeat_interval=settings.heartbeat_interval,
             clear_timeout=_CLEAR_TIMEOUT,
+            cache_interval=caches.server if caches is not None and caches.observed else None,
             **ways,
         )
 

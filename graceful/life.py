@@ -81,6 +81,7 @@ class Life:
     journal: list[str] = field(default_factory=list)
     waiting_hooks: int = 0
     wait_ends: float | None = None
+    published_at: float | None = None
     wait_is_over: bool = False
     wait_was_whole: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -98,7 +99,8 @@ class Life:
         late = self.ledger.told(since, what)
         if self.leave is None or self.wait_ends is None or not self.wait_was_whole:
             return late  # a wait that was cut short says nothing about how long it should have been
-        return late.judging(max(0.0, self.wait_ends - since), self.leave.budget.plan)
+        published = None if self.published_at is None else self.published_at - since
+        return late.judging(max(0.0, self.wait_ends - since), self.leave.budget.plan, published=published)
 
     def report(self, now: float, *, overdue: bool = False) -> DrainReport:
         """How the leave went so far."""

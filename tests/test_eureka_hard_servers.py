@@ -235,6 +235,23 @@ def made(mode: Mode = Mode.ACTIVE, **arguments: Any) -> EurekaRegistration:
     return registry
 
 
+@pytest.mark.parametrize(
+    ("settings", "interval"),
+    [
+        ({}, 30.0),
+        ({"eureka_server_cache_delay": 3}, 3.0),
+        ({"eureka_server_cache_delay": 0}, None),
+        ({"eureka_observe_cache": False}, None),
+        ({"propagation_delay": 95}, None),
+    ],
+)
+def test_the_servers_are_watched_unless_there_is_nothing_to_gain(
+    settings: dict[str, Any], interval: float | None
+) -> None:
+    """By default; not where the delay was set as a whole."""
+    assert made(**settings_for(1) | settings)._status._publication._interval == interval
+
+
 async def whole_life(registry: EurekaRegistration, eureka: EmbeddedEureka) -> None:
     """UP, OUT_OF_SERVICE and absent, as the server itself sees it."""
     count = len(eureka.requests("POST")) + 1

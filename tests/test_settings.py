@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 EUREKA = {"eureka_url": "http://eureka:8761/eureka", "app_name": "orders", "port": 8080}
 DURATIONS = [name for name, field in Settings.model_fields.items() if "float" in str(field.annotation)]
-SWITCHES = ["enabled", "eureka_use_proxy", "hold_signals", "probes", "kubernetes"]
+SWITCHES = ["enabled", "eureka_observe_cache", "eureka_use_proxy", "hold_signals", "probes", "kubernetes"]
 POSITIVE = {"grace_period", "readiness_timeout", "heartbeat_interval", "lease_duration"}
 
 

@@ -47,6 +47,7 @@ class EurekaRegistration:
         try_timeout: the upper bound in seconds of one call to one server.
         recheck_interval: the longest pause in seconds between two looks at a server while withdrawn.
         clear_timeout: the upper bound in seconds for clearing what a former life left behind, in `start`.
+        cache_interval: of the servers' response cache, in seconds, for `until_published`; None if it is not asked for.
         make_ssl_context: gives the context for https servers; by default one that trusts the system's authorities.
             Called for every exchange, so it should make it once.
         proxies: which of them to go through; by default none, whatever the environment says.
@@ -65,6 +66,7 @@ class EurekaRegistration:
         try_timeout: float = 1.5,
         recheck_interval: float = 5.0,
         clear_timeout: float = 5.0,
+        cache_interval: float | None = None,
         make_ssl_context: Callable[[], ssl.SSLContext] = default_context,
         proxies: Proxies | None = None,
         random: Random | None = None,
@@ -86,6 +88,7 @@ class EurekaRegistration:
             instance.app,
             instance.instance_id,
             recheck_interval=recheck_interval,
+            cache_interval=cache_interval,
             random=self._random,
         )
         self._uncleared = set(self._status.servers)
@@ -155,6 +158,10 @@ class EurekaRegistration:
     async def keep_withdrawn(self) -> None:
         """Retry the servers that did not verify and look after the others, until cancelled."""
         await self._status.keep_withdrawn()
+
+    async def until_published(self) -> float:
+        """Wait until every server shows the withdrawal to its callers; for ever, if that is not certain of each."""
+        return await self._status.until_published()
 
     async def deregister(self, deadline: float) -> RegistryOutcome:
         """Freeze, delete the instance from every server, and confirm that it is absent, by `deadline`."""
