@@ -72,6 +72,11 @@ class View:
         self._gone_at: float | None = None
 
     @property
+    def pause(self) -> float:
+        """Seconds between two looks, at most: short enough for one within the time that a pass may take."""
+        return min(_LONGEST_PAUSE, self._pass / 2)
+
+    @property
     def watched(self) -> bool:
         """Whether it is worth looking: the change is verified, and nothing has gone wrong."""
         return self._verified_at is not None and self.problem is None
@@ -182,7 +187,7 @@ class Publication:
         return [view.published_at for view in self._views.values() if view.published_at is not None]
 
     async def _watch(self, server: Server, all_watches: anyio.CancelScope) -> None:
-        pause = min(_LONGEST_PAUSE, max(_LEAST_PASS, _PASS * (self._interval or 0.0)) / 2)
+        pause = View(self._interval or 0.0).pause
         while True:
             await anyio.sleep(pause * self._random.uniform(0.75, 1.0))
             # Another one after each new status change.
