@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.comparison import Comparison
 from graceful.core.budget import Budget, Plan
 from graceful.core.caches import CacheChain
-from graceful.eureka.published import View
+from graceful.eureka.published import CachedView
 from graceful.eureka.rest import Status
 from graceful.rehearsal.eureka_cache import CacheKey, ResponseCache
 
@@ -64,7 +64,7 @@ def simulate(random: Random) -> Leave:
     """One leave: a look, the status change, looks until the change is sure to show; and fifty callers."""
     changed_at = random.uniform(0.0, _DAY)
     cache = ResponseCache(lambda _key, now: b"OUT" if now >= changed_at else b"UP", _CHAIN.server, changed_at - 60)
-    view = View(_CHAIN.server)
+    view = CachedView(_CHAIN.server)
     _shown(cache, _APP, changed_at - _VERIFIED_AFTER)
     cache.invalidate([_APP])
     since = changed_at + _VERIFIED_AFTER
@@ -78,7 +78,7 @@ def simulate(random: Random) -> Leave:
     return Leave(ends - since, whole - since, heard - since)
 
 
-def _published(view: View, shown: Callable[[float], Status], now: float, random: Random) -> float | None:
+def _published(view: CachedView, shown: Callable[[float], Status], now: float, random: Random) -> float | None:
     until = now + _CHAIN.total
     while view.published_at is None and view.watched and now < until:
         now += view.pause * random.uniform(0.75, 1.0)

@@ -27,8 +27,9 @@ class FakeRegistry:
     from when it is asked; None for never.
     """
 
-    def __init__(self, calls, *, withdraw_after=0.5, publish_after=None, fails=()):
-        self.calls = calls
+    def __init__(self, order, *, withdraw_after=0.5, publish_after=None, fails=()):
+        self.order = order
+        self.calls = ()
         self.announced = False
         self.frozen = False
         self.watching = False
@@ -38,7 +39,7 @@ class FakeRegistry:
         self.fails = fails
 
     def _note(self, name):
-        self.calls.append(name)
+        self.order.append(name)
         if name in self.fails:
             raise RuntimeError(f"{name} is broken")
 

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from graceful.eureka.instance import Instance
 from graceful.eureka.proxy import Proxies
-from graceful.eureka.published import View
+from graceful.eureka.published import CachedView
 from graceful.eureka.rest import EurekaError, Server, Status
+from graceful.eureka.shown import peers_of, shown_by
 from graceful.eureka.status import StatusManager, now_ms
 from graceful.rehearsal.eureka import EmbeddedEureka
 from graceful.rehearsal.eureka_cluster import EmbeddedEurekaCluster
@@ -58,16 +59,16 @@ def eureka() -> Iterator[EmbeddedEureka]:
 # --- one view, in theory ----------------------------------------------------------------------------------------------
 
 
-def looked(view: View, *looks: tuple[Status | None, float]) -> View:
+def looked(view: CachedView, *looks: tuple[Status | None, float]) -> CachedView:
     """The same after these looks, each answered a tenth of a second after it was sent."""
     for shown, sent in looks:
         view.looked(shown, sent=sent, answered=sent + 0.1)
     return view
 
 
-def verified(at: float = 100.0) -> View:
+def verified(at: float = 100.0) -> CachedView:
     """A view of the default interval, of an instance that is out of service since then."""
-    view = View(30.0)
+    view = CachedView(30.0)
     view.withdrawn(at)
     return view
 
@@ -104,7 +105,7 @@ def test_what_cannot_be_told_is_given_up(looks: list[tuple[Status | None, float]
 
 def test_nothing_counts_before_the_change_is_verified() -> None:
     """What shows until then may be another change."""
-    view = looked(View(30.0), (UP, 95), (OUT, 98), (OUT, 101))
+    view = looked(CachedView(30.0), (UP, 95), (OUT, 98), (OUT, 101))
     view.withdrawn(101.0)
     assert (view.published_at, view.problem) == (None, None)
 
@@ -133,7 +134,7 @@ def test_no_view_shows_the_old_state_once_it_is_published(
     shows_from = [next(t for n in range(9) if (t := first_tick + 30 * n + offset) >= changed) for offset in offsets]
     if not asked_before:
         shows_from[0] = changed
-    view = View(30.0)
+    view = CachedView(30.0)
     now = changed + verification
     view.withdrawn(now)
     for pause, out, back in pauses:
@@ -410,9 +411,9 @@ async def test_how_many_peers_a_server_names(page: str, peers: int | None) -> No
         server = Server(f"http://127.0.0.1:{raw.port}/eureka")
         if peers is None:
             with pytest.raises(EurekaError, match="does not name its peers"):
-                await server.peers()
+                await peers_of(server)
         else:
-            assert await server.peers() == peers
+            assert await peers_of(server) == peers
 
 
 @pytest.mark.anyio
@@ -450,7 +451,7 @@ async def test_a_real_server_with_a_short_refresh(real_eureka: RunningEureka, to
         server = Server(real_eureka.url)
         await server.register(Instance(app=APP, ip="10.0.0.7", port=8080, instance_id=key[1]), now_ms())
         with anyio.fail_after(5):
-            while await server.shown(*key) is not UP:  # noqa: ASYNC110  another instance's view is cached
+            while await shown_by(server, *key) is not UP:  # noqa: ASYNC110  another instance's view is cached
                 await anyio.sleep(0.05)
         status = StatusManager([server], *key, cache_interval=real_eureka.cache_interval)
         outcome = await withdrawn(status, 2.0)
@@ -467,7 +468,7 @@ async def test_a_real_server_with_a_short_refresh(real_eureka: RunningEureka, to
 async def test_a_pair_is_watched_only_as_a_pair(eureka_pair: EurekaPair) -> None:
     """Each names the other; so does a node of the embedded cluster."""
     urls = [node.url for node in eureka_pair.nodes]
-    assert [await Server(url).peers() for url in urls] == [1, 1]
+    assert [await peers_of(Server(url)) for url in urls] == [1, 1]
     assert await manager(*urls)._publication._can_be_watched()
     assert not await manager(urls[0])._publication._can_be_watched()
 

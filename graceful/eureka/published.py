@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from graceful.eureka.rest import EurekaError, Status
+from graceful.eureka.shown import peers_of, shown_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from graceful.eureka.rest import Server
 
-__all__ = ["Publication", "View"]
+__all__ = ["CachedView", "Publication"]
 
 logger = logging.getLogger("graceful.eureka")
 
@@ -51,7 +52,7 @@ _GONE: Final = frozenset({Status.OUT_OF_SERVICE, Status.DOWN})
 """What a view must say in so many words: an instance that is absent may also be one that the server has forgotten."""
 
 
-class View:
+class CachedView:
     """What one server's view shows of an instance that is being withdrawn. Pure: instants are arguments.
 
     Args:
@@ -145,17 +146,17 @@ class Publication:
         self._key = (app, instance_id)
         self._interval = interval
         self._random = random
-        self._views: dict[Server, View] = {}
+        self._views: dict[Server, CachedView] = {}
 
     async def look_first(self, server: Server) -> None:
         """Look at a server's view, right before it is told; a server that does not answer is not waited for."""
         if self._interval is None:
             return
-        view = self._views[server] = View(self._interval)
+        view = self._views[server] = CachedView(self._interval)
         shown: Status | None = None
         with anyio.move_on_after(_FIRST_LOOK) as patience:
             try:
-                shown = await server.shown(*self._key)
+                shown = await shown_by(server, *self._key)
             except EurekaError as error:
                 view.give_up(f"the look before the change failed ({error.reason})")
         if patience.cancelled_caught:
@@ -187,7 +188,7 @@ class Publication:
         return [view.published_at for view in self._views.values() if view.published_at is not None]
 
     async def _watch(self, server: Server, all_watches: anyio.CancelScope) -> None:
-        pause = View(self._interval or 0.0).pause
+        pause = CachedView(self._interval or 0.0).pause
         while True:
             await anyio.sleep(pause * self._random.uniform(0.75, 1.0))
             # Another one after each new status change.
@@ -198,10 +199,10 @@ class Publication:
             if len(self._published()) == len(self._servers):
                 all_watches.cancel()
 
-    async def _look(self, server: Server, view: View) -> None:
+    async def _look(self, server: Server, view: CachedView) -> None:
         before, sent = view.published_at, anyio.current_time()
         try:
-            view.looked(await server.shown(*self._key), sent=sent, answered=anyio.current_time())
+            view.looked(await shown_by(server, *self._key), sent=sent, answered=anyio.current_time())
         except EurekaError as error:
             view.give_up(f"a look failed ({error.reason})")
         if view.problem is not None:
@@ -229,7 +230,7 @@ class Publication:
             addresses = await server.addresses()
             if addresses != 1:
                 return f"its name has {addresses} addresses" if addresses else "it is reached through a proxy"
-            peers, others = await server.peers(), len(self._servers) - 1
+            peers, others = await peers_of(server), len(self._servers) - 1
         except EurekaError as error:
             return f"it cannot be told whether it is one server ({error.reason})"
         if peers > others:

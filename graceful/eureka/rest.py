@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 from enum import StrEnum
 from functools import partial
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -25,11 +24,8 @@ if TYPE_CHECKING:
     from graceful.eureka.instance import Instance
     from graceful.eureka.proxy import Proxies
 
-__all__ = ["EurekaError", "Server", "Status"]
+__all__ = ["EurekaError", "Server", "Status", "View", "status_of"]
 
-
-_REPLICAS = re.compile(r"<registered-replicas>(?P<urls>[^<]*)</registered-replicas>|<registered-replicas\s*/>")
-_OWN_PORT = re.compile(r'<port enabled="true">(\d+)</port>')
 
 # A whole path segment: a slash would make it two.
 _quote = partial(quote, safe="")
@@ -43,6 +39,18 @@ class Status(StrEnum):
     STARTING = "STARTING"
     OUT_OF_SERVICE = "OUT_OF_SERVICE"
     UNKNOWN = "UNKNOWN"
+
+
+class View(NamedTuple):
+    """What one server says of an instance.
+
+    Attributes:
+        status: what callers are told.
+        override: what was set over the instance's head; None for nothing.
+    """
+
+    status: Status
+    override: Status | None
 
 
 class Server:
@@ -133,6 +141,22 @@ class Server:
         key = (app, instance_id)
         await self._change(key, lambda basic, path: basic.status_update(path, *key, dirty_timestamp, status))
 
+    async def clear_override(self, app: str, instance_id: str, dirty_timestamp: int) -> None:
+        """Take the override away and make the instance UP; where there is no override, nothing changes.
+
+        Args:
+            app: the application's name.
+            instance_id: the instance.
+            dirty_timestamp: now, in milliseconds since the epoch.
+
+        Raises:
+            EurekaError: not done, or perhaps not; with status 404 the server does not know the instance.
+        """
+        # Not py_eureka_client's: it sends no value, and without one the instance becomes UNKNOWN.
+        query = f"value={Status.UP}&lastDirtyTimestamp={dirty_timestamp}"
+        request = Request(f"{self._target(app, instance_id)}/status?{query}", method="DELETE")
+        await self._change((app, instance_id), lambda _basic, _path: self._transport.urlopen(request))
+
     async def deregister(self, app: str, instance_id: str) -> None:
         """Delete the lease and its status override. An instance that is not there is no error.
 
@@ -151,11 +175,20 @@ class Server:
         Raises:
             EurekaError: the server did not say.
         """
+        view = await self.look(app, instance_id)
+        return None if view is None else view.status
+
+    async def look(self, app: str, instance_id: str) -> View | None:
+        """The instance's status and override, straight from the server's registry; None if it is absent.
+
+        Raises:
+            EurekaError: the server did not say.
+        """
         # Not by get_app_instance: it reads XML, and there the server says DOWN for OUT_OF_SERVICE and for UNKNOWN, to
         # spare clients of its first version (V1AwareInstanceInfoConverter; seen on Spring Cloud Eureka Server 5.0.2).
-        target = f"{self._address.path}/apps/{_quote(app)}/{_quote(instance_id)}"
+        request = Request(self._target(app, instance_id), {"Accept": "application/json"})
         try:
-            answer = await self._transport.urlopen(Request(target, {"Accept": "application/json"}))
+            answer = await self._transport.urlopen(request)
         except EurekaError as error:
             if error.status == 404:
                 return None
@@ -163,44 +196,30 @@ class Server:
                 reason = why_reading_is_refused(error.status, with_credentials=self._has_credentials)
                 raise self._transport.error(reason, error.status) from error
             raise
-        status = _status_in(answer.body_text, instance_id)
-        if status is None:
+        view = _view_in(answer.body_text, instance_id)
+        if view is None:
             raise self._transport.error("the answer is not the instance that was asked for (is this Eureka?)")
-        return status
+        return view
 
-    async def shown(self, app: str, instance_id: str) -> Status | None:
-        """The instance's status as callers are shown it, from the server's response cache; None if it is absent there.
+    def _target(self, app: str, instance_id: str) -> str:
+        return f"{self._address.path}/apps/{_quote(app)}/{_quote(instance_id)}"
 
-        Raises:
-            EurekaError: the server did not say, or the application's view is larger than an answer may be.
-        """
-        target = f"{self._address.path}/apps/{_quote(app)}"
-        try:
-            answer = await self._transport.urlopen(Request(target, {"Accept": "application/json"}))
-        except EurekaError as error:
-            if error.status == 404:
-                return None
-            raise
-        try:
-            return _status_among(json.loads(answer.body_text)["application"]["instance"], instance_id)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise self._transport.error("the answer is not the application that was asked for") from error
+    async def get(self, path: str, accept: str) -> str:
+        """What the server says under a path, as text.
 
-    async def peers(self) -> int:
-        """How many other servers this one says that it replicates to.
+        Args:
+            path: below the base URL, quoted, e.g. `apps/ORDERS`.
+            accept: the media type.
 
         Raises:
-            EurekaError: the server did not say.
+            EurekaError: it was not a 2xx answer.
         """
-        # In XML: asked for JSON, Spring Cloud Eureka Server 5.0.2 answers 500.
-        page = (await self._transport.urlopen(f"{self._address.path}/status")).body_text
-        found = _REPLICAS.search(page)
-        if found is None:
-            raise self._transport.error("its status page does not name its peers")
-        # A single server as it comes out of the box takes itself for its peer, by this name.
-        own = [f"//localhost:{port}/" for port in _OWN_PORT.findall(page)]
-        urls = [url.strip() for url in (found["urls"] or "").split(",")]
-        return sum(bool(url) and not any(name in url for name in own) for url in urls)
+        request = Request(f"{self._address.path}/{path}", {"Accept": accept})
+        return (await self._transport.urlopen(request)).body_text
+
+    def error(self, reason: str) -> EurekaError:
+        """An error of this server, for an answer that makes no sense."""
+        return self._transport.error(reason)
 
     async def addresses(self) -> int:
         """How many addresses the server's name has; 0 if it is reached through a proxy, which looks for itself.
@@ -262,24 +281,22 @@ def _load_basic(transport: Transport) -> ModuleType:
     return module
 
 
-def _status_in(text: str, instance_id: str) -> Status | None:
-    """The status in a JSON answer; None if the answer is not about this instance: a login page's 200, for example."""
+def _view_in(text: str, instance_id: str) -> View | None:
+    """What a JSON answer says; None if it is not about this instance: a login page's 200, for example."""
     try:
         instance = json.loads(text)["instance"]
         if instance["instanceId"] != instance_id:
             return None
-        return _status_of(instance)
-    except (ValueError, LookupError, TypeError, RecursionError):
+        override = instance.get("overriddenStatus", Status.UNKNOWN)
+        # An instance without an override says UNKNOWN.
+        overridden = override in Status.__members__ and override != Status.UNKNOWN
+        return View(status_of(instance), Status(override) if overridden else None)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _status_among(instances: Any, instance_id: str) -> Status | None:
-    """The status of one of an application's instances; a single one may stand there without a list around it."""
-    listed = [instances] if isinstance(instances, dict) else instances
-    return next((_status_of(each) for each in listed if each["instanceId"] == instance_id), None)
-
-
-def _status_of(instance: Any) -> Status:
+def status_of(instance: Any) -> Status:
+    """The status of an instance as the server's JSON has it."""
     known = instance["status"] in Status.__members__
     return Status(instance["status"]) if known else Status.UNKNOWN
 
@@ -291,12 +308,14 @@ def _record(basic: Any, instance: Instance, dirty_timestamp: int) -> Any:
         app=instance.app,
         hostName=instance.hostname,
         ipAddr=instance.ip,
-        port=basic.PortWrapper(port=instance.port, enabled=True),
+        port=basic.PortWrapper(port=instance.port, enabled=instance.port_enabled),
+        securePort=basic.PortWrapper(port=instance.secure_port, enabled=instance.secure_port_enabled),
         vipAddress=instance.vip,
-        secureVipAddress=instance.vip,
+        secureVipAddress=instance.secure_vip,
         homePageUrl=instance.home_url,
         statusPageUrl=instance.status_url,
         healthCheckUrl=instance.health_url,
+        secureHealthCheckUrl=instance.secure_health_url,
         status=Status.UP,
         leaseInfo=basic.LeaseInfo(
             renewalIntervalInSecs=instance.renewal_interval, durationInSecs=instance.lease_duration
