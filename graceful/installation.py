@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from graceful.core.registry import Registry
+    from graceful.eureka.discovery import Discovery
     from graceful.eureka.proxy import Proxies
+    from graceful.runtime import Runtime
     from graceful.settings import Settings
 
 __all__ = ["InstallError", "install", "planning"]
@@ -99,6 +101,7 @@ def _build(settings: Settings, registry: Registry | None, *, serves_app: bool) -
         make_registry=make_registry,
         signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
         serves_app=serves_app,
+        make_discovery=_discovery_factory(settings, mode) if settings.eureka_url else None,
     )
 
 
@@ -137,6 +140,24 @@ def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode)
     return make
 
 
+def _discovery_factory(settings: Settings, mode: Mode) -> Callable[[Runtime], Discovery]:
+    ways = _ways_to_eureka(settings, mode)
+
+    def make(runtime: Runtime) -> Discovery:
+        from graceful.eureka.discovery import Discovery  # noqa: PLC0415  as above
+        from graceful.eureka.rest import Server  # noqa: PLC0415
+
+        return Discovery(
+            lambda: [Server(url.raw, **ways) for url in settings.eureka_servers],
+            runtime,
+            interval=settings.eureka_fetch_interval,
+            zone=settings.own_zone,
+            starts=mode.value,
+        )
+
+    return make
+
+
 def _status_only(settings: Settings, ways: dict[str, Any]) -> Registry:
     from graceful.eureka.rest import Server  # noqa: PLC0415  as above
     from graceful.eureka.status_only import StatusOnly  # noqa: PLC0415
@@ -152,7 +173,7 @@ def _status_only(settings: Settings, ways: dict[str, Any]) -> Registry:
 
 
 def _ways_to_eureka(settings: Settings, mode: Mode) -> dict[str, Any]:
-    """What the registration needs for https and for proxies, beyond the addresses."""
+    """What it takes to reach the servers by https and through proxies, beyond their addresses."""
     ways: dict[str, Any] = {}
     secure = any(url.raw.startswith("https:") for url in settings.eureka_url)
     if secure and (settings.eureka_ca_file or settings.eureka_client_cert_file):

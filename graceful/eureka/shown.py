@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
+from graceful.eureka.basic import quote_segment
 from graceful.eureka.rest import EurekaError, status_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ async def shown_by(server: Server, app: str, instance_id: str) -> Status | None:
         EurekaError: the server did not say, or the application's view is larger than an answer may be.
     """
     try:
-        text = await server.get(f"apps/{quote(app, safe='')}", "application/json")
+        text = await server.get(f"apps/{quote_segment(app)}", "application/json")
     except EurekaError as error:
         if error.status == 404:
             return None
