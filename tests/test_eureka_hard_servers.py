@@ -17,13 +17,14 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 import graceful
-from graceful import installation
 from graceful.core.registry import Verdict
 from graceful.eureka.address import ServerAddress
 from graceful.eureka.instance import Instance
 from graceful.eureka.proxy import Proxies, Proxy
 from graceful.eureka.registration import EurekaRegistration
+from graceful.eureka.status_only import StatusOnly
 from graceful.eureka.rest import EurekaError, Server, Status
+from graceful.registries import registry_factory
 from graceful.rehearsal.eureka import EmbeddedEureka
 from graceful.service import Mode
 from graceful.settings import SettingsError, load_settings
@@ -228,7 +229,7 @@ def settings_for(port: int, **more: Any) -> dict[str, Any]:
 
 def made(mode: Mode = Mode.ACTIVE, **arguments: Any) -> EurekaRegistration:
     """The registry as `install()` makes it."""
-    make = installation._registry_factory(load_settings(arguments), None, mode)
+    make = registry_factory(load_settings(arguments), mode)
     assert make is not None
     registry = make()
     assert isinstance(registry, EurekaRegistration)
@@ -250,6 +251,15 @@ def test_the_servers_are_watched_unless_there_is_nothing_to_gain(
 ) -> None:
     """By default; not where the delay was set as a whole."""
     assert made(**settings_for(1) | settings)._status._publication._interval == interval
+
+
+def test_a_registration_of_somebody_elses_is_watched_too() -> None:
+    """Who registers makes no difference to what the servers show."""
+    status_only = {"eureka_status_only": True, "instance_id": "hard:1"}
+    make = registry_factory(load_settings(settings_for(1) | status_only), Mode.ACTIVE)
+    registry = make() if make else None
+    assert isinstance(registry, StatusOnly)
+    assert registry._status._publication._interval == 30.0
 
 
 async def whole_life(registry: EurekaRegistration, eureka: EmbeddedEureka) -> None:
@@ -281,7 +291,7 @@ async def test_a_whole_life_with_a_private_authority_and_a_client_certificate(fi
         port = int(eureka.address.split(":")[2].split("/")[0])
         with TlsServer(files.server, forwarding(port), files.ca) as tls:
             settings = load_settings(settings_for(tls.port, eureka_ca_file=files.ca_file, **key))
-            make = installation._registry_factory(settings, None, Mode.ACTIVE)
+            make = registry_factory(settings, Mode.ACTIVE)
             for file in files.directory.iterdir():
                 file.unlink()
             assert make is not None

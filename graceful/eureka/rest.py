@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,6 +93,14 @@ class Server:
         A call that has begun to send comes to its end; any other raises `EurekaError`.
         """
         self._transport.close()
+
+    async def prepare(self) -> None:
+        """Import what changes need, now and not when there is no time: with little CPU it takes seconds.
+
+        A failure shows with the first change.
+        """
+        with suppress(Exception):
+            await self._load()
 
     async def register(self, instance: Instance, dirty_timestamp: int) -> None:
         """Register `instance` as UP.
@@ -276,14 +285,17 @@ class Server:
 
     async def _ask(self, call: Callable[[Any, str], Awaitable[Any]]) -> Any:
         try:
-            if self._basic is None:
-                self._basic = await anyio.to_thread.run_sync(load_basic, self._transport, abandon_on_cancel=True)
-            return await call(self._basic, self._address.path)
+            return await call(await self._load(), self._address.path)
         except EurekaError:
             raise
         except Exception as error:
             # Whatever goes wrong on the way is this server's failure, and must not keep the others from being asked.
             raise self._transport.error(f"the call fails ({type(error).__name__})") from error
+
+    async def _load(self) -> Any:
+        if self._basic is None:
+            self._basic = await anyio.to_thread.run_sync(load_basic, self._transport, abandon_on_cancel=True)
+        return self._basic
 
 
 def _view_in(text: str, instance_id: str) -> View | None:
