@@ -22,8 +22,8 @@ from graceful.eureka.address import ServerAddress
 from graceful.eureka.instance import Instance
 from graceful.eureka.proxy import Proxies, Proxy
 from graceful.eureka.registration import EurekaRegistration
-from graceful.eureka.status_only import StatusOnly
 from graceful.eureka.rest import EurekaError, Server, Status
+from graceful.eureka.status_only import StatusOnly
 from graceful.registries import registry_factory
 from graceful.rehearsal.eureka import EmbeddedEureka
 from graceful.service import Mode
