@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.comparison import markdown
 from benchmarks.middleware import compare_middleware
 from benchmarks.starts import compare_hook, compare_import
+from benchmarks.waits import compare_waits
 from benchmarks.withdrawal import compare_withdrawal
 
 if TYPE_CHECKING:
@@ -38,16 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comparisons += compare_middleware(options.runs, options.requests)
     _tell(f"{options.outages} turns with a server that hangs, about 15 s each …")
     comparisons += compare_withdrawal(options.outages)
+    _tell("the wait …")
+    comparisons += compare_waits(options.leaves)
     if options.output == "json":
         result = {
             "machine": _machine(),
             "runs": options.runs,
             "requests": options.requests,
+            "leaves": options.leaves,
             "comparisons": [each.as_dict() for each in comparisons],
         }
         print(json.dumps(result, indent=2))
     else:
-        print(f"{markdown(comparisons)}\n\n{_machine()}; {options.runs} turns, {options.requests} requests in each.")
+        counts = f"{options.runs} turns, {options.requests} requests in each, {options.leaves} leaves"
+        print(f"{markdown(comparisons)}\n\n{_machine()}; {counts}.")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -57,6 +62,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--outages", type=_count_or_none, default=3, help="turns with an Eureka server that hangs; 0: none (default: 3)"
     )
+    parser.add_argument("--leaves", type=_count, default=50, help="simulated leaves (default: 50)")
     parser.add_argument("--output", choices=("markdown", "json"), default="markdown", help="default: markdown")
     return parser.parse_args(arguments)
 
