@@ -59,6 +59,7 @@ class EmbeddedEureka:
         password: see `user`.
         on_change: called with every change that a client has made, in the server's thread; it must not block. An
             [`EmbeddedEurekaCluster`][graceful.rehearsal.eureka_cluster.EmbeddedEurekaCluster] passes them on.
+        peers: gives the URLs of the peers, for the status page.
 
     Raises:
         ValueError: an interval is negative, or only one of user and password is given.
@@ -75,6 +76,7 @@ class EmbeddedEureka:
         user: str | None = None,
         password: str | None = None,
         on_change: Callable[[Change], None] = lambda _change: None,
+        peers: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         if cache_interval < 0 or eviction_interval <= 0:
             raise ValueError(
@@ -88,6 +90,7 @@ class EmbeddedEureka:
         self._address = (host, port)
         self._credentials = None if user is None else (user, str(password))
         self._on_change = on_change
+        self._peers = peers
         self._faults = FaultPlan()
         self._log = RequestLog()
         self._running: ServerThread | None = None
@@ -133,6 +136,7 @@ class EmbeddedEureka:
             eviction_interval=self._eviction_interval,
             now=time.time(),
             on_change=self._on_change,
+            peers=self._peers,
         )
         running = ServerThread(listener, node, self._faults, self._log, self._credentials)
         running.launch()
