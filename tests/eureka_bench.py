@@ -122,6 +122,7 @@ class Bench:
         self.trickles = threading.Event()
         self.front = stack.enter_context(RawServer(self._trickle_or_forward))
         self.env: dict[str, str] = {}
+        self.credentials = f"me:{quote(PASSWORD, safe='')}@"
         self.hosts = [f"127.0.0.1:{self.front.port}", self.cluster.nodes[1].address.split("/")[2]]
 
     @property
@@ -130,7 +131,7 @@ class Bench:
 
     @property
     def urls(self) -> list[str]:
-        return [f"http://me:{quote(PASSWORD, safe='')}@{host}/eureka" for host in self.hosts]
+        return [f"http://{self.credentials}{host}/eureka" for host in self.hosts]
 
     def settings(self) -> dict[str, str]:
         """The variables of the process, by the way it is in Eureka."""
