@@ -26,7 +26,7 @@ from graceful.rehearsal.eureka import EmbeddedEureka
 from graceful.rehearsal.eureka_cluster import EmbeddedEurekaCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PROJECT = Path(__file__).parent / "eureka_server"
 JAR = PROJECT / "target" / "eureka-server.jar"
@@ -198,8 +198,8 @@ class EurekaPair(Protocol):
         """The servers as they run now."""
         ...
 
-    def restart(self, number: int) -> None:
-        """End one of them and start it again on the same port."""
+    def restart(self, number: int, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """End one of them and start it again on the same port; in between do something else."""
         ...
 
 
@@ -230,8 +230,9 @@ class RealPair:
     def nodes(self) -> tuple[RunningEureka, RunningEureka]:
         return self._running[0], self._running[1]
 
-    def restart(self, number: int) -> None:
+    def restart(self, number: int, meanwhile: Callable[[], object] = lambda: None) -> None:
         self._stacks[number].close()
+        meanwhile()
         self._start(number)
 
     def _start(self, number: int) -> None:
@@ -269,8 +270,9 @@ class EmbeddedPair:
         )
         return first, second
 
-    def restart(self, number: int) -> None:
+    def restart(self, number: int, meanwhile: Callable[[], object] = lambda: None) -> None:
         self.cluster.nodes[number].stop()
+        meanwhile()
         self.cluster.nodes[number].start()
 
 
@@ -332,13 +334,7 @@ def start_embedded_eureka(
     cache_interval: float = 1.0,
     eviction_interval: float = 1.0,
 ) -> Iterator[RunningEureka]:
-    """Run an embedded server until the end of the block.
-
-    Raises:
-        ValueError: `security` is `csrf`: only a real server can be set up wrong in that way.
-    """
-    if security == "csrf":
-        raise ValueError("the embedded Eureka knows no CSRF protection: use a real one")
+    """Run an embedded server until the end of the block."""
     guarded = security != "open"
     name, secret = (user, password) if guarded else (None, None)
     with EmbeddedEureka(
@@ -346,5 +342,6 @@ def start_embedded_eureka(
         eviction_interval=eviction_interval,
         user=name,
         password=secret,
+        csrf=security == "csrf",
     ) as embedded:
         yield RunningEureka("embedded", embedded.address, cache_interval, name, secret, embedded)
