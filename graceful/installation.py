@@ -6,10 +6,9 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
-from graceful.network import own_address
 from graceful.servers import uvicorn
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
@@ -117,32 +116,37 @@ def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode)
     if not settings.eureka_url:
         return None
     ways = _ways_to_eureka(settings, mode)
+    if settings.eureka_status_only:
+        return partial(_status_only, settings, ways)
 
     def make() -> Registry:
         # Imported here: a service without Eureka does not pay for it.
-        from graceful.eureka.instance import Instance  # noqa: PLC0415
+        from graceful.eureka.described import instance_of  # noqa: PLC0415
         from graceful.eureka.registration import EurekaRegistration  # noqa: PLC0415
 
-        instance = Instance(
-            app=settings.app_name or "",
-            ip=settings.ip_addr or own_address(),
-            port=settings.port or 0,
-            hostname=settings.hostname or "",
-            instance_id=settings.instance_id or "",
-            health_path=settings.readyz_path or "/",
-            status_path=settings.livez_path or "/",
-            renewal_interval=max(1, round(settings.heartbeat_interval)),
-            lease_duration=max(1, round(settings.lease_duration)),
-        )
         return EurekaRegistration(
-            [url.raw for url in settings.eureka_url],
-            instance,
+            [url.raw for url in settings.eureka_servers],
+            instance_of(settings),
             heartbeat_interval=settings.heartbeat_interval,
             clear_timeout=_CLEAR_TIMEOUT,
+            clear_former=settings.eureka_stale == "clear",
             **ways,
         )
 
     return make
+
+
+def _status_only(settings: Settings, ways: dict[str, Any]) -> Registry:
+    from graceful.eureka.rest import Server  # noqa: PLC0415  as above
+    from graceful.eureka.status_only import StatusOnly  # noqa: PLC0415
+
+    return StatusOnly(
+        lambda: [Server(url.raw, **ways) for url in settings.eureka_servers],
+        settings.app_name or "",
+        settings.instance_id or "",
+        clear_former=settings.eureka_stale == "clear",
+        interval=settings.heartbeat_interval,
+    )
 
 
 def _ways_to_eureka(settings: Settings, mode: Mode) -> dict[str, Any]:

@@ -136,6 +136,16 @@ margin 2s = 130s
     )
 
 
+def test_status_only_keeps_no_time_for_deregistering_and_needs_no_port() -> None:
+    """The hook knows the instance by its id."""
+    status_only = {"eureka_status_only": True, "eureka_url": "http://e:1", "app_name": "orders", "instance_id": "o-1"}
+    patch = snippets_of(status_only).patch
+    assert yaml.safe_load(patch)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 127
+    environ = pod_environment(patch)
+    assert "GRACEFUL_PORT" not in environ
+    assert prestop_eureka.identity(environ) == ("orders", "o-1")
+
+
 def test_the_snippet_says_the_same_without_what_only_patches_have() -> None:
     """For a manifest of one's own."""
     snippets = snippets_of(EUREKA | {"drain_timeout": 7.5}, container="web", python="/venv/bin/python")

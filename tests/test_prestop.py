@@ -376,6 +376,19 @@ def test_hook_withdraws_the_instance_itself(container: Container) -> None:
     ]
 
 
+def test_hook_withdraws_what_somebody_else_registered(container: Container) -> None:
+    """Status only: the id is given, there is no port; nothing is deleted."""
+    names = {"GRACEFUL_EUREKA_STATUS_ONLY": "true", "GRACEFUL_INSTANCE_ID": "orders:10.0.0.7:8080"}
+    with EmbeddedEureka() as eureka:
+        register(eureka)
+        environ = {
+            name: value for name, value in identity(eureka.url).items() if name not in ("GRACEFUL_PORT", "POD_IP")
+        }
+        assert container.hook(constants=QUICK, **environ, **names).end()[0] == 0
+        assert status_of(eureka) == "OUT_OF_SERVICE"
+        assert eureka.requests("DELETE") == []
+
+
 def test_withdrawal_is_a_failure_in_strict_mode(container: Container) -> None:
     """The app did not leave, even when the instance did."""
     with EmbeddedEureka() as eureka:

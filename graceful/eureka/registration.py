@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import contextmanager
 from random import Random
@@ -10,19 +9,25 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from graceful.core.calls import CallJournal
 from graceful.eureka.backoff import pauses
 from graceful.eureka.refusal import REFUSALS
 from graceful.eureka.rest import EurekaError, Server, Status
-from graceful.eureka.status import StatusManager, now_ms
+from graceful.eureka.sleeping import Sleeper
+from graceful.eureka.status import REPLICATION_DELAY, StatusManager, now_ms
 from graceful.eureka.tls import default_context
+from graceful.eureka.transport import NotSentError
+from graceful.eureka.trying import trying
+from graceful.eureka.watch import left_out_of_service
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
 
-    from graceful.core.registry import RegistryOutcome
+    from graceful.core.registry import RegistryOutcome, ServerResult
     from graceful.eureka.instance import Instance
     from graceful.eureka.proxy import Proxies
+    from graceful.eureka.trying import Try
 
 __all__ = ["EurekaRegistration"]
 
@@ -31,6 +36,9 @@ logger = logging.getLogger("graceful.eureka")
 # The deletion of a former life, replicated late by a peer, takes the new registration with it, and the server that had
 # just confirmed it as UP says nothing: the first heartbeat finds out soon, all others come at their interval.
 _FIRST_HEARTBEAT = 2.0
+
+# So long a server that gave no answer may take to do what it was told: a garbage collection, a full queue.
+_UNANSWERED_DELAY = 5.0
 
 
 class EurekaRegistration:
@@ -47,6 +55,8 @@ class EurekaRegistration:
         try_timeout: the upper bound in seconds of one call to one server.
         recheck_interval: the longest pause in seconds between two looks at a server while withdrawn.
         clear_timeout: the upper bound in seconds for clearing what a former life left behind, in `start`.
+        clear_former: whether that is cleared at all. False leaves a lease as it is until it is renewed, and an
+            OUT_OF_SERVICE in force: for operators who set it by hand, and to take a running registration over.
         make_ssl_context: gives the context for https servers; by default one that trusts the system's authorities.
             Called for every exchange, so it should make it once.
         proxies: which of them to go through; by default none, whatever the environment says.
@@ -65,6 +75,7 @@ class EurekaRegistration:
         try_timeout: float = 1.5,
         recheck_interval: float = 5.0,
         clear_timeout: float = 5.0,
+        clear_former: bool = True,
         make_ssl_context: Callable[[], ssl.SSLContext] = default_context,
         proxies: Proxies | None = None,
         random: Random | None = None,
@@ -81,21 +92,24 @@ class EurekaRegistration:
             ]
 
         self._announcers = servers()
+        self._journal = CallJournal()
         self._status = StatusManager(
             servers(),
             instance.app,
             instance.instance_id,
             recheck_interval=recheck_interval,
             random=self._random,
+            journal=self._journal,
         )
-        self._uncleared = set(self._status.servers)
-        self._frozen = False
-        self._wakeup: tuple[asyncio.AbstractEventLoop, anyio.Event] | None = None
+        self._uncleared = set(self._status.servers) if clear_former else set()
+        self._sleeper = Sleeper()
         self._announcing = False
         self._announced = False
         self._dirty_timestamp: int | None = None
         self._confirmed = False
-        self._may_clear_override = True
+        self._may_clear_override = clear_former
+        # Until the first UP: what is set later is no matter of the start.
+        self._leaves_out_of_service = not clear_former
         self._alarm: str | None = None
         self._outage = False
         self._refusal_reported = False
@@ -105,18 +119,23 @@ class EurekaRegistration:
         """Whether an UP was at least tried in this life."""
         return self._announced
 
+    @property
+    def calls(self) -> tuple[ServerResult, ...]:
+        """What came of every change, and of the heartbeats, so far."""
+        return self._journal.told
+
     # --- the life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Delete what a former life of this instance id left behind on any server, by `clear_timeout` at the latest.
 
-        A server that does not answer by then is tried once more before the instance is registered.
+        A server that does not answer by then is tried once more before the instance is registered. Without
+        `clear_former` nothing is deleted.
         """
         await self._clear(self._clear_timeout)
 
     async def serve(self) -> None:
         """Register as UP on one server, read it back, and send heartbeats, until cancelled or frozen."""
-        self._wakeup = (asyncio.get_running_loop(), anyio.Event())
         if self._uncleared and not self._frozen:
             await self._clear(self._try_timeout)
         waits = self._outage_pauses()
@@ -124,28 +143,21 @@ class EurekaRegistration:
         while not self._frozen:
             if await self._announce():
                 waits = self._outage_pauses()
-                await self._pause(
+                await self._sleeper.sleep(
                     min(self._heartbeat_interval, _FIRST_HEARTBEAT) if first else self._heartbeat_interval
                 )
                 first = False
             else:
-                await self._pause(next(waits))
+                await self._sleeper.sleep(next(waits))
 
     def freeze(self) -> None:
         """End announcing for good: no registration and no heartbeat is sent any more. Thread-safe, idempotent.
 
         One that is being sent just now comes to its end; `withdraw` reckons with it.
         """
-        self._frozen = True
+        self._sleeper.end()
         for server in self._announcers:
             server.close()
-        if self._wakeup is not None:
-            loop, woken = self._wakeup
-            try:
-                loop.call_soon_threadsafe(woken.set)
-            except RuntimeError:
-                # The loop is closed, and serve with it.
-                logger.debug("frozen after the event loop was closed")
 
     async def withdraw(self, deadline: float) -> RegistryOutcome:
         """Freeze, set OUT_OF_SERVICE on every server and read it back, until all are verified or `deadline`."""
@@ -159,7 +171,11 @@ class EurekaRegistration:
     async def deregister(self, deadline: float) -> RegistryOutcome:
         """Freeze, delete the instance from every server, and confirm that it is absent, by `deadline`."""
         self.freeze()
-        return await self._status.deregister(deadline)
+        return await self._status.deregister(deadline, settled=lambda: not self._announcing)
+
+    @property
+    def _frozen(self) -> bool:
+        return self._sleeper.ended
 
     async def _clear(self, timeout: float) -> None:  # noqa: ASYNC109 - what was cleared by then counts
         self._uncleared = await self._status.clear(anyio.current_time() + timeout, self._uncleared)
@@ -185,18 +201,25 @@ class EurekaRegistration:
 
     @contextmanager
     def _marked_as_announcing(self) -> Iterator[None]:
-        self._announcing = True
+        self._announcing, answered = True, False
         try:
             yield
+            answered = True
+        except EurekaError as error:
+            answered = error.status is not None or isinstance(error, NotSentError)
+            raise
         finally:
             self._announcing = False
+            self._status.unsettle(REPLICATION_DELAY if answered else _UNANSWERED_DELAY)
 
     async def _renew(self, server: Server) -> None:
         instance = self._instance
         if self._dirty_timestamp is None:
             return await self._register(server)
         try:
-            await server.heartbeat(instance.app, instance.instance_id, self._dirty_timestamp)
+            with trying(self._journal, "heartbeat", server) as beat:
+                await server.heartbeat(instance.app, instance.instance_id, self._dirty_timestamp)
+                beat.ends("renewed", verified=True)
         except EurekaError as error:
             if error.status != 404:
                 raise
@@ -205,41 +228,48 @@ class EurekaRegistration:
             )
             return await self._register(server)
         if not self._confirmed:
-            await self._confirm(server)
+            with trying(self._journal, "register", server) as registration:
+                status = await self._read_back(server, registration)
+            await self._judge(server, status)
         return None
 
     async def _register(self, server: Server) -> None:
         self._announced = True
         self._confirmed = False
         dirty_timestamp = now_ms()
-        await server.register(self._instance, dirty_timestamp)
-        self._dirty_timestamp = dirty_timestamp
-        await self._confirm(server)
+        with trying(self._journal, "register", server) as registration:
+            await server.register(self._instance, dirty_timestamp)
+            self._dirty_timestamp = dirty_timestamp
+            status = await self._read_back(server, registration)
+        await self._judge(server, status)
 
-    async def _confirm(self, server: Server) -> None:
+    async def _read_back(self, server: Server, registration: Try) -> Status | None:
         """Read the registration back: a 204 does not mean UP, and a page in front of Eureka may answer anything.
 
         Raises:
             EurekaError: it cannot be read back, so that this server is not to be relied on.
         """
+        status = await server.read(self._instance.app, self._instance.instance_id)
+        registration.ends(status or "absent", verified=status is Status.UP)
+        return status
+
+    async def _judge(self, server: Server, status: Status | None) -> None:
+        """Say whether callers are sent here now, and clear what keeps them away where it is ours to clear."""
         instance = self._instance
-        status = await server.read(instance.app, instance.instance_id)
         if status is Status.UP:
             self._confirmed = True
-            self._may_clear_override = False
+            self._may_clear_override = self._leaves_out_of_service = False
             self._alarm = None
             logger.info("%s is UP on %s", instance.instance_id, server.name, extra=_extra(server))
         elif status is not None and self._may_clear_override:
             await self._clear_override(server, status)
         elif self._alarm != (alarm := status or "absent"):
             self._alarm = alarm
-            logger.warning(
-                "callers are not sent here: %s is %s on %s although it was registered as UP",
-                instance.instance_id,
-                alarm,
-                server.name,
-                extra=_extra(server),
-            )
+            if status is Status.OUT_OF_SERVICE and self._leaves_out_of_service:
+                why = left_out_of_service(instance.app, instance.instance_id, [server.name])
+            else:
+                why = f"{instance.instance_id} is {alarm} on {server.name} although it was registered as UP"
+            logger.warning("callers are not sent here: %s", why, extra=_extra(server))
 
     async def _clear_override(self, server: Server, status: Status) -> None:
         """Delete and register once more: an override outlives its lease, and shows only when one registers again."""
@@ -253,7 +283,10 @@ class EurekaRegistration:
             server.name,
             extra=_extra(server),
         )
-        await server.deregister(instance.app, instance.instance_id)
+        with trying(self._journal, "clear", server) as clearance:
+            await server.deregister(instance.app, instance.instance_id)
+            # Whether it is gone shows when one registers again.
+            clearance.ends("deleted", verified=True)
         await self._register(server)
 
     # --- servers that fail ------------------------------------------------------------------------------------------
@@ -284,12 +317,6 @@ class EurekaRegistration:
 
     def _outage_pauses(self) -> Iterator[float]:
         return pauses(self._random, first=0.5, ceiling=self._heartbeat_interval)
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but not past a freeze."""
-        if self._wakeup is not None:
-            with anyio.move_on_after(seconds):
-                await self._wakeup[1].wait()
 
 
 def _extra(server: Server) -> dict[str, str]:

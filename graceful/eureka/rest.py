@@ -7,7 +7,7 @@ import json
 from enum import StrEnum
 from functools import partial
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from graceful.eureka.instance import Instance
     from graceful.eureka.proxy import Proxies
 
-__all__ = ["EurekaError", "Server", "Status"]
+__all__ = ["EurekaError", "Server", "Status", "View"]
 
 
 # A whole path segment: a slash would make it two.
@@ -39,6 +39,18 @@ class Status(StrEnum):
     STARTING = "STARTING"
     OUT_OF_SERVICE = "OUT_OF_SERVICE"
     UNKNOWN = "UNKNOWN"
+
+
+class View(NamedTuple):
+    """What one server says of an instance.
+
+    Attributes:
+        status: what callers are told.
+        override: what was set over the instance's head; None for nothing.
+    """
+
+    status: Status
+    override: Status | None
 
 
 class Server:
@@ -129,6 +141,22 @@ class Server:
         key = (app, instance_id)
         await self._change(key, lambda basic, path: basic.status_update(path, *key, dirty_timestamp, status))
 
+    async def clear_override(self, app: str, instance_id: str, dirty_timestamp: int) -> None:
+        """Take the override away and make the instance UP; where there is no override, nothing changes.
+
+        Args:
+            app: the application's name.
+            instance_id: the instance.
+            dirty_timestamp: now, in milliseconds since the epoch.
+
+        Raises:
+            EurekaError: not done, or perhaps not; with status 404 the server does not know the instance.
+        """
+        # Not py_eureka_client's: it sends no value, and without one the instance becomes UNKNOWN.
+        query = f"value={Status.UP}&lastDirtyTimestamp={dirty_timestamp}"
+        request = Request(f"{self._target(app, instance_id)}/status?{query}", method="DELETE")
+        await self._change((app, instance_id), lambda _basic, _path: self._transport.urlopen(request))
+
     async def deregister(self, app: str, instance_id: str) -> None:
         """Delete the lease and its status override. An instance that is not there is no error.
 
@@ -147,11 +175,20 @@ class Server:
         Raises:
             EurekaError: the server did not say.
         """
+        view = await self.look(app, instance_id)
+        return None if view is None else view.status
+
+    async def look(self, app: str, instance_id: str) -> View | None:
+        """The instance's status and override, straight from the server's registry; None if it is absent.
+
+        Raises:
+            EurekaError: the server did not say.
+        """
         # Not by get_app_instance: it reads XML, and there the server says DOWN for OUT_OF_SERVICE and for UNKNOWN, to
         # spare clients of its first version (V1AwareInstanceInfoConverter; seen on Spring Cloud Eureka Server 5.0.2).
-        target = f"{self._address.path}/apps/{_quote(app)}/{_quote(instance_id)}"
+        request = Request(self._target(app, instance_id), {"Accept": "application/json"})
         try:
-            answer = await self._transport.urlopen(Request(target, {"Accept": "application/json"}))
+            answer = await self._transport.urlopen(request)
         except EurekaError as error:
             if error.status == 404:
                 return None
@@ -159,10 +196,13 @@ class Server:
                 reason = why_reading_is_refused(error.status, with_credentials=self._has_credentials)
                 raise self._transport.error(reason, error.status) from error
             raise
-        status = _status_in(answer.body_text, instance_id)
-        if status is None:
+        view = _view_in(answer.body_text, instance_id)
+        if view is None:
             raise self._transport.error("the answer is not the instance that was asked for (is this Eureka?)")
-        return status
+        return view
+
+    def _target(self, app: str, instance_id: str) -> str:
+        return f"{self._address.path}/apps/{_quote(app)}/{_quote(instance_id)}"
 
     @property
     def _has_credentials(self) -> bool:
@@ -216,15 +256,20 @@ def _load_basic(transport: Transport) -> ModuleType:
     return module
 
 
-def _status_in(text: str, instance_id: str) -> Status | None:
-    """The status in a JSON answer; None if the answer is not about this instance: a login page's 200, for example."""
+def _view_in(text: str, instance_id: str) -> View | None:
+    """What a JSON answer says; None if it is not about this instance: a login page's 200, for example."""
     try:
         instance = json.loads(text)["instance"]
         if instance["instanceId"] != instance_id:
             return None
+        override = instance.get("overriddenStatus", Status.UNKNOWN)
         known = instance["status"] in Status.__members__
-        return Status(instance["status"]) if known else Status.UNKNOWN
-    except (ValueError, LookupError, TypeError, RecursionError):
+        return View(
+            Status(instance["status"]) if known else Status.UNKNOWN,
+            # An instance without an override says UNKNOWN.
+            Status(override) if override in Status.__members__ and override != Status.UNKNOWN else None,
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -235,12 +280,14 @@ def _record(basic: Any, instance: Instance, dirty_timestamp: int) -> Any:
         app=instance.app,
         hostName=instance.hostname,
         ipAddr=instance.ip,
-        port=basic.PortWrapper(port=instance.port, enabled=True),
+        port=basic.PortWrapper(port=instance.port, enabled=instance.port_enabled),
+        securePort=basic.PortWrapper(port=instance.secure_port, enabled=instance.secure_port_enabled),
         vipAddress=instance.vip,
-        secureVipAddress=instance.vip,
+        secureVipAddress=instance.secure_vip,
         homePageUrl=instance.home_url,
         statusPageUrl=instance.status_url,
         healthCheckUrl=instance.health_url,
+        secureHealthCheckUrl=instance.secure_health_url,
         status=Status.UP,
         leaseInfo=basic.LeaseInfo(
             renewalIntervalInSecs=instance.renewal_interval, durationInSecs=instance.lease_duration

@@ -168,7 +168,7 @@ class Snippets:
         settings = self.settings
         lines = [
             _variable("GRACEFUL_APP_NAME", settings.app_name or ""),
-            _variable("GRACEFUL_PORT", str(settings.port)),
+            *([_variable("GRACEFUL_PORT", str(settings.port))] if settings.port is not None else []),
         ]
         if any(url.has_credentials for url in settings.eureka_url):
             lines.append("# GRACEFUL_EUREKA_URL has credentials: take it from a Secret, for the app and the hook")
