@@ -243,13 +243,6 @@ class RealPair:
         self._running[number] = self._stacks[number].enter_context(starting)
 
 
-@contextmanager
-def start_real_pair(*, cache_interval: float = 1.0) -> Iterator[tuple[RunningEureka, RunningEureka]]:
-    """Run two real servers that replicate to each other; what one is told arrives at the other within a second."""
-    with RealPair(cache_interval=cache_interval) as pair:
-        yield pair.nodes
-
-
 class EmbeddedPair:
     """Two embedded servers that replicate to each other, from `with` to the end of its block."""
 

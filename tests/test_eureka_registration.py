@@ -2,7 +2,6 @@
 
 import base64
 import logging
-import os
 import random
 import socket
 import threading
@@ -23,7 +22,7 @@ from graceful.eureka.rest import Server, Status
 from graceful.eureka.status import REPLICATION_DELAY, now_ms
 from graceful.rehearsal.eureka import EmbeddedEureka
 from tests.eureka_raw_server import RawServer, answering, hanging, resetting, trickling
-from tests.eureka_servers import RunningEureka, start_real_pair, why_no_real_eureka
+from tests.eureka_servers import RunningEureka
 
 pytestmark = pytest.mark.anyio
 
@@ -292,12 +291,10 @@ async def test_independent_servers_are_both_cleared(eureka: EmbeddedEureka, othe
 
 
 @pytest.mark.slow
-@pytest.mark.real_eureka
-@pytest.mark.timeout(400)
-async def test_a_replicated_deletion_does_not_meet_the_new_registration(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_replicated_deletion_does_not_meet_the_new_registration(
+    real_eureka_pair: tuple[RunningEureka, RunningEureka], caplog: pytest.LogCaptureFixture
+) -> None:
     """Two servers that replicate, a former life on both: the new one is UP on both, and registered once."""
-    if reason := why_no_real_eureka():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
     async def both(servers: list[Server], status: Status | None) -> None:
         with anyio.fail_after(15):
@@ -305,27 +302,26 @@ async def test_a_replicated_deletion_does_not_meet_the_new_registration(caplog: 
                 while await server.read(*KEY) is not status:  # noqa: ASYNC110 - it happens in another process
                     await anyio.sleep(0.05)
 
-    with start_real_pair() as pair:
-        urls = [server.url for server in pair]
-        servers = [Server(url) for url in urls]
-        await servers[0].register(INSTANCE, now_ms())
+    urls = [server.url for server in real_eureka_pair]
+    servers = [Server(url) for url in urls]
+    await servers[0].register(INSTANCE, now_ms())
+    await both(servers, Status.UP)
+    await servers[1].set_status(*KEY, Status.OUT_OF_SERVICE, now_ms())
+    await both(servers, Status.OUT_OF_SERVICE)
+    registry = registration(*urls, heartbeat_interval=0.2, try_timeout=1.5)
+    await registry.start()
+    async with running(registry.serve):
         await both(servers, Status.UP)
-        await servers[1].set_status(*KEY, Status.OUT_OF_SERVICE, now_ms())
-        await both(servers, Status.OUT_OF_SERVICE)
-        registry = registration(*urls, heartbeat_interval=0.2, try_timeout=1.5)
-        await registry.start()
-        async with running(registry.serve):
-            await both(servers, Status.UP)
-            # Longer than a replicated deletion would have taken to arrive.
-            await anyio.sleep(1.5)
-            await both(servers, Status.UP)
-            outcome = await registry.withdraw(soon())
-        assert outcome.verdict is Verdict.VERIFIED_ALL
-        async with running(registry.keep_withdrawn):
-            await anyio.sleep(1.0)
-        await both(servers, Status.OUT_OF_SERVICE)
-        assert (await registry.deregister(soon())).verdict is Verdict.VERIFIED_ALL
-        await both(servers, None)
+        # Longer than a replicated deletion would have taken to arrive.
+        await anyio.sleep(1.5)
+        await both(servers, Status.UP)
+        outcome = await registry.withdraw(soon())
+    assert outcome.verdict is Verdict.VERIFIED_ALL
+    async with running(registry.keep_withdrawn):
+        await anyio.sleep(1.0)
+    await both(servers, Status.OUT_OF_SERVICE)
+    assert (await registry.deregister(soon())).verdict is Verdict.VERIFIED_ALL
+    await both(servers, None)
     assert [message for message in messages(caplog) if "left behind" not in message] == []
 
 
