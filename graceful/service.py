@@ -23,6 +23,7 @@ from graceful.core.leave import Trigger
 from graceful.core.phases import Phase
 from graceful.exiting import exit_with_report
 from graceful.http.asgi import GracefulMiddleware
+from graceful.http.noting import NotingMiddleware
 from graceful.kubernetes.manifest import Snippets
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
@@ -96,6 +97,7 @@ class Coordinator(DrainCoordinator):
             caller=caller,
             make_registry=make_registry,
             exit_process=self._end_process,
+            early_end=settings.early_end_rule,
         )
 
     # For users
@@ -208,13 +210,14 @@ class Coordinator(DrainCoordinator):
         if self._mode is Mode.INERT:
             return app
         self._readiness.serves_app = True
-        return GracefulMiddleware(
-            app,
-            self,
-            livez_path=self.settings.livez_path if self.settings.probes else None,
-            readyz_path=self.settings.readyz_path if self.settings.probes else None,
-            retry_after=self.settings.retry_after,
-        )
+        options: dict[str, Any] = {
+            "livez_path": self.settings.livez_path if self.settings.probes else None,
+            "readyz_path": self.settings.readyz_path if self.settings.probes else None,
+            "retry_after": self.settings.retry_after,
+        }
+        if self.settings.early_end:
+            return NotingMiddleware(app, self, caller_header=self.settings.early_end_caller_header, **options)
+        return GracefulMiddleware(app, self, **options)
 
     def uninstall(self) -> None:
         """Put everything back: the thread, the hook's socket, the signal handlers, the application. No leave begins."""

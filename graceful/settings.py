@@ -9,12 +9,15 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from graceful.core.budget import KUBERNETES_DEFAULT_GRACE, Plan
+from graceful.core.silence import EarlyEndRule
 from graceful.environment import find_variable, nearest, odd_variables, service_as_port
 from graceful.instance_settings import InstanceSettings, env_alias
 from graceful.unusable import SettingsError, placeholder, unusable
 from graceful.values import (
     DAY,
     Flag,
+    HeaderName,
+    Probability,
     Seconds,
     Secret,
     ServiceUrl,
@@ -92,6 +95,21 @@ class Settings(InstanceSettings):
     )
     kubernetes_propagation_delay: Seconds = Field(
         10.0, description="Until endpoints and kube-proxies have heard that the pod is leaving."
+    )
+    early_end: Flag = Field(
+        False,
+        description="Whether the wait may end before its time, when every caller seen before has been silent for long "
+        "enough. Callers that call rarely or were never seen may lose requests by it.",
+    )
+    early_end_risk: Probability = Field(
+        0.001,
+        description="The probability, over all callers of one leave together, that one was taken for gone and still "
+        "calls; at most 0.1. A smaller one asks for longer silence.",
+    )
+    early_end_caller_header: HeaderName | None = Field(
+        None,
+        description="The header that names the caller for the early end, such as `X-Client-Id`. Unset, or missing in a "
+        "request: the peer's address.",
     )
     drain_timeout: Seconds = Field(
         20.0,
@@ -230,6 +248,15 @@ class Settings(InstanceSettings):
             chain if self.eureka_url else 0.0,
             self.kubernetes_propagation_delay if self.kubernetes else 0.0,
         )
+
+    @property
+    def early_end_rule(self) -> EarlyEndRule | None:
+        """When the wait may end early, or None where it may not."""
+        if not self.early_end:
+            return None
+        # What comes through a Service has its node's address, as all of that node's does, and no registry tells it to
+        # go: only the time that endpoints and proxies take says when it ends.
+        return EarlyEndRule(self.early_end_risk, least=self.kubernetes_propagation_delay if self.kubernetes else 0.0)
 
     def in_kubernetes(self) -> Settings:
         """These settings as they come out in a pod: for a manifest that is written elsewhere."""

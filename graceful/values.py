@@ -28,9 +28,11 @@ __all__ = [
     "DAY",
     "EUREKA_NAMES",
     "Flag",
+    "HeaderName",
     "Metadata",
     "PageUrl",
     "Port",
+    "Probability",
     "Seconds",
     "Secret",
     "ServiceUrl",
@@ -48,6 +50,10 @@ DAY: Final = 86_400
 """Seconds of the longest duration that a setting takes: anything longer is a slip of the unit."""
 
 _PATH: Final = re.compile(r"/[^\s?#]*")
+_TOKEN: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+"""RFC 9110 5.6.2."""
+_LIKELIEST: Final = 0.1
+"""A risk of losing requests that is larger is a slip of the decimal point."""
 _PAGE: Final = re.compile(r"(https?://[^\s/?#@]+)?/\S*|https?://[^\s/?#@]+")
 
 
@@ -218,10 +224,17 @@ Timeout = Annotated[
 Port = Annotated[
     int, BeforeValidator(_no_bool), Field(ge=1, le=65_535), _expecting("a whole number from 1 to 65535, such as 8080")
 ]
+Probability = Annotated[
+    float,
+    BeforeValidator(_no_bool),
+    Field(gt=0, le=_LIKELIEST, allow_inf_nan=False),
+    _expecting(f"a probability, more than 0 and at most {_LIKELIEST}, such as 0.001"),
+]
 Flag = Annotated[bool, _expecting("true or false")]
 Stale = Annotated[Literal["clear", "respect"], _expecting("'clear' or 'respect'")]
 Text = Annotated[str, Field(min_length=1), _expecting("a text that is not empty")]
 Secret = Annotated[SecretStr, Field(min_length=1), _expecting("a text that is not empty")]
+HeaderName = Annotated[str, _matching(_TOKEN), _expecting("the name of a header, such as 'X-Client-Id'")]
 UrlPath = Annotated[str, _matching(_PATH), _expecting("a path such as '/healthz'")]
 PageUrl = Annotated[
     str,

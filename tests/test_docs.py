@@ -240,6 +240,8 @@ def test_settings_reference_names_every_setting() -> None:
         assert len(description) > 20, name
         assert "- Default: " in facts
         assert re.findall(r"`([A-Z_]+)`", facts) == list(env_names(name))
+    assert "- Default: 20 s\n" in entries["drain_timeout"]
+    assert "- Default: `0.001`\n" in entries["early_end_risk"]
     assert reference["MARKER"] in (ROOT / "docs" / "reference" / "settings.md").read_text()
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from graceful import prestop_eureka, wire
+from graceful.core.silence import EarlyEndRule
 from graceful.environment import find_variable
 from graceful.installation import install
 from graceful.settings import ServiceUrl, Settings, SettingsError, load_settings, unknown_variables
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
 EUREKA = {"eureka_url": "http://eureka:8761/eureka", "app_name": "orders", "port": 8080}
 DURATIONS = [name for name, field in Settings.model_fields.items() if "float" in str(field.annotation)]
+DURATIONS.remove("early_end_risk")
 SWITCHES = [
     "enabled",
+    "early_end",
     "eureka_status_only",
     "eureka_use_proxy",
     "hold_signals",
@@ -68,6 +71,8 @@ def test_every_setting_is_read_from_every_one_of_its_variables(name: str) -> Non
         "eureka_url": ("http://e:1", (ServiceUrl("http://e:1"),)),
         "port": ("8123", 8123),
         "eureka_client_key_password": ("p4ss", SecretStr("p4ss")),
+        "early_end_risk": ("0.01", 0.01),
+        "early_end_caller_header": ("X-Client-Id", "X-Client-Id"),
         "eureka_stale": ("respect", "respect"),
         "secure_port": ("8443", 8443),
         "metadata": ("version=3", {"version": "3"}),
@@ -284,6 +289,32 @@ def test_what_is_no_path_is_refused(path: object) -> None:
         ": expected a path such as '/healthz'; correct the argument livez_path"
     )
     assert load({"livez_path": None}).livez_path is None
+
+
+@pytest.mark.parametrize("risk", [0, -0.1, 0.2, 1, "often", True, math.nan, "1e-3s"])
+def test_what_is_no_small_probability_is_refused(risk: object) -> None:
+    """A risk of one in ten is a slip of the decimal point already."""
+    assert ": expected a probability, more than 0 and at most 0.1, such as 0.001; correct the argument" in refusal(
+        {"early_end_risk": risk}
+    )
+    assert load(GRACEFUL_EARLY_END_RISK="1e-4").early_end_risk == 1e-4
+
+
+@pytest.mark.parametrize("name", ["X Client", "", "X-Client:", "x\n", "Übung", 7])
+def test_what_is_no_header_is_refused(name: object) -> None:
+    """A header's name is a token (RFC 9110 5.1)."""
+    assert refusal({"early_end_caller_header": name}).endswith(
+        ": expected the name of a header, such as 'X-Client-Id'; correct the argument early_end_caller_header"
+    )
+
+
+def test_the_early_end_waits_for_kubernetes() -> None:
+    """What comes through a Service has its node's address: its silence says nothing of one caller."""
+    assert load().early_end_rule is None
+    assert load({"early_end": True, "kubernetes": False}).early_end_rule == EarlyEndRule(0.001)
+    assert load({"early_end": True, "kubernetes": True, "early_end_risk": 0.01}).early_end_rule == EarlyEndRule(
+        0.01, 10
+    )
 
 
 @pytest.mark.parametrize(
