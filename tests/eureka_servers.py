@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from graceful.rehearsal.eureka import EmbeddedEureka
 from graceful.rehearsal.eureka_cluster import EmbeddedEurekaCluster
+from tests.eureka_caller import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,6 +186,7 @@ def start_real_eureka(
             log.seek(0)
             raise RuntimeError(f"{error}; its log ends with:\n{log.read()[-4000:].decode(errors='replace')}") from None
         try:
+            _warm_up(eureka)
             yield RunningEureka(**(vars(eureka) | {"pid": process.pid}))
         finally:
             _end(process)
@@ -285,6 +287,18 @@ def _wait_until_it_answers(eureka: RunningEureka, process: subprocess.Popen[byte
                 raise RuntimeError(f"the real Eureka does not answer within {START_TIMEOUT:g} s: {error}") from None
             time.sleep(POLL_INTERVAL)
     raise RuntimeError(f"the real Eureka ended with exit code {process.returncode}")
+
+
+def _warm_up(eureka: RunningEureka) -> None:
+    """Have every operation loaded: the first of a kind may take seconds, for which no client under test waits."""
+    caller = Caller(eureka.url).as_peer()
+    with caller.http:
+        caller.register()
+        caller.heartbeat()
+        caller.override("OUT_OF_SERVICE")
+        caller.get(f"/apps/{caller.app}/{caller.id}")
+        caller.clear_override("UP")
+        caller.cancel()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

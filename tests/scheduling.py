@@ -7,14 +7,14 @@ import re
 from xdist.scheduler import LoadScopeScheduling
 
 # In the id of a test: what takes long to make and is shared by those that have it.
-SHARED = re.compile(r"real-[a-z]+|uvicorn_serves_until_released")
+SHARED = re.compile(r"real-pair|real-|uvicorn_serves_until_released")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
     """Every test by itself to whoever is free, except that one process gets all tests which share something dear.
 
-    A real Eureka is a Java process: each kind of it is started once, not once in every process. `--dist loadgroup`
-    would be the same; it does not see the marks of its groups under pytest 9.2, and says nothing.
+    A real Eureka is a Java process: each kind of it is started once, not once in every process, and not all of them at
+    the same moment. `--dist loadgroup` would do the same, but under pytest 9.2 it sees no group, and says nothing.
     """
 
     def _split_scope(self, nodeid: str) -> str:

@@ -52,7 +52,7 @@ def listed(caller: Caller, path: str, accept: str = JSON, field: str = "status")
         instances = [
             {each.tag: each.text for each in found} for found in ET.fromstring(answer.content).iter("instance")
         ]
-    return next((each[field] for each in instances if each["instanceId"] == caller.id), None)
+    return next((each[field] for each in instances if each.get("instanceId") == caller.id), None)
 
 
 def instances_in(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ async def test_wrong_credentials_are_said_at_registration_and_in_the_outcome(
     eureka_server_basic: RunningEureka, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On the embedded server and on the real one."""
-    registry = registration(eureka_server_basic.address.replace("://", f"://eureka:{PASSWORD}@"))
+    registry = registration(eureka_server_basic.address.replace("://", f"://eureka:{PASSWORD}@"), try_timeout=5)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(registry.serve)
         said = await warned(caplog, "no Eureka server takes")
@@ -151,7 +151,7 @@ async def test_csrf_protection_that_was_left_on(
     eureka_server_csrf: RunningEureka, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At the registration and in what came of the deregistration; nothing was registered, so all are withdrawn."""
-    registry = registration(eureka_server_csrf.url)
+    registry = registration(eureka_server_csrf.url, try_timeout=5)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(registry.serve)
         said = await warned(caplog, "no Eureka server takes")

@@ -135,13 +135,13 @@ async def test_a_whole_life(eureka: EmbeddedEureka, caplog: pytest.LogCaptureFix
 async def test_one_life_after_another_on_any_server(eureka_server_basic: RunningEureka) -> None:
     """A life that ended without deregistering, and the next one under the same instance id."""
     instance = Instance(app="registration-lives", ip="10.0.0.7", port=8080)
-    observer = Server(eureka_server_basic.url)
+    observer = Server(eureka_server_basic.url, try_timeout=5)
 
     async def read() -> Status | None:
         return await observer.read(instance.app, instance.instance_id)
 
     for _ in range(2):
-        registry = registration(eureka_server_basic.url, instance=instance)
+        registry = registration(eureka_server_basic.url, instance=instance, try_timeout=5)
         await registry.start()
         assert await read() is None
         async with running(registry.serve):
@@ -227,7 +227,7 @@ async def test_what_is_there_may_be_respected(eureka_server: RunningEureka, capl
     caplog.set_level(logging.INFO)
     instance = Instance(app="registration-respect", ip="10.0.0.7", port=8080)
     key = (instance.app, instance.instance_id)
-    observer = Server(eureka_server.url)
+    observer = Server(eureka_server.url, try_timeout=5)
     await observer.register(instance, now_ms())
     await observer.set_status(*key, Status.OUT_OF_SERVICE, now_ms())
     registry = registration(eureka_server.url, instance=instance, clear_former=False)
