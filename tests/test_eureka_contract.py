@@ -862,7 +862,7 @@ def status_in(answer: httpx.Response, caller: Caller) -> str | None:
     document = answer.raise_for_status().json()
     applications = [document["application"]] if "application" in document else document["applications"]["application"]
     instances = [each for application in applications for each in application["instance"]]
-    return next((each["status"] for each in instances if each["instanceId"] == caller.id), None)
+    return next((each["status"] for each in instances if each.get("instanceId") == caller.id), None)
 
 
 def listed_statuses(caller: Caller) -> set[str | None]:
