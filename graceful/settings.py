@@ -168,6 +168,11 @@ class Settings(InstanceSettings):
         description="Whether Eureka is called through the proxies that `HTTP_PROXY` and `HTTPS_PROXY` name, except for "
         "the hosts in `NO_PROXY`. Unless it is `true`, these variables are ignored. The hook always connects directly.",
     )
+    eureka_fetch_interval: Timeout = Field(
+        30.0,
+        validation_alias=env_alias("eureka_fetch_interval"),
+        description="Between two fetches of a service that this one calls (`coordinator.eureka`).",
+    )
     kubernetes: Flag = Field(
         default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ,
         description="Whether this runs in Kubernetes. Unset: whether `KUBERNETES_SERVICE_HOST` is there.",

@@ -250,6 +250,24 @@ def test_credentials_stay_out_of_it() -> None:
     assert pod_environment(snippets.patch)["GRACEFUL_PORT"] == "8080"
 
 
+def test_the_zones_of_the_servers_are_kept() -> None:
+    """Given by variables, they stay; given by an argument, the hook gets all of them as one list."""
+    zones = {"EUREKA_CLIENT_SERVICEURL_A": "http://a", "EUREKA_CLIENT_SERVICEURL_B": "http://b"}
+    rest = {name: value for name, value in EUREKA.items() if name != "eureka_url"}
+    patch = snippets_of(rest, zones).patch
+    assert "# EUREKA_CLIENT_SERVICEURL_A and EUREKA_CLIENT_SERVICEURL_B stay as the manifest has them" in patch
+    environ = pod_environment(patch) | zones
+    assert "GRACEFUL_EUREKA_URL" not in environ
+    in_pod = settings_of(rest, environ)
+    assert drift(in_pod, in_pod.plan(registry=True), environ) == []
+    given = {"eureka_url": {"a": "http://a", "b": "http://b"}}
+    for seen in ({}, {"EUREKA_CLIENT_SERVICEURL_A": "http://a", "EUREKA_CLIENT_SERVICEURL_B": "http://c"}):
+        environ = pod_environment(snippets_of(rest | given, seen).patch)
+        assert environ["GRACEFUL_EUREKA_URL"] == "http://a,http://b"
+        in_pod = settings_of(rest | given, environ)
+        assert drift(in_pod, in_pod.plan(registry=True), environ) == []
+
+
 def test_the_hook_gets_the_files_for_https_and_no_password() -> None:
     """Paths in the container, as they are; what is not set is left out. They need not be there where this runs."""
     files = {

@@ -16,6 +16,7 @@ import pytest
 from graceful.eureka.instance import Instance
 from graceful.eureka.rest import Server
 from graceful.eureka.status import now_ms
+from graceful.rehearsal.eureka import EmbeddedEureka
 from tests.children import ROOT, child, free_port, get, until
 
 
@@ -84,6 +85,25 @@ def test_the_life_of_an_instance(eureka_server):
         assert r.service.in_order(
             "OUT_OF_SERVICE verified", "phase draining", "cleanup ends", "left cleanly", "teardown"
         )
+
+
+def test_zones_register_near_and_leave_everywhere(embedded_eureka):
+    """1. UP on the server of its own zone alone. 2. Hook: OUT_OF_SERVICE on both. 3. SIGTERM: deleted on both."""
+    with EmbeddedEureka() as far:
+        urls = {"GRACEFUL_EUREKA_URL": "", "EUREKA_CLIENT_SERVICEURL_EAST": far.url}
+        zones = urls | {
+            "EUREKA_CLIENT_SERVICEURL_WEST": embedded_eureka.url,
+            "EUREKA_INSTANCE_METADATAMAP_ZONE": "west",
+        }
+        with registered(embedded_eureka, **zones) as r:
+            until(lambda: r.status == "UP", "UP")
+            hook = r.hook("--strict")
+            assert "OUT_OF_SERVICE verified on 2 of 2 servers" in hook.stdout, hook.stdout + hook.stderr
+            assert r.status == "OUT_OF_SERVICE"
+            r.service.signal(signal.SIGTERM)
+            assert r.service.exit_code() == 0, r.service.text
+        assert [len(each.requests("POST")) for each in (embedded_eureka, far)] == [1, 0]
+        assert {each.method for each in far.requests()} == {"GET", "PUT", "DELETE"}
 
 
 def test_a_restart_in_place_comes_up_up(eureka_server):

@@ -41,7 +41,7 @@ SWITCHES = [
     "prefer_ip_address",
 ]
 PAGES = ["home_page_url", "status_page_url", "health_check_url", "secure_health_check_url"]
-POSITIVE = {"grace_period", "readiness_timeout", "heartbeat_interval", "lease_duration"}
+POSITIVE = {"grace_period", "readiness_timeout", "eureka_fetch_interval", "heartbeat_interval", "lease_duration"}
 
 
 @contextmanager
@@ -695,8 +695,9 @@ def test_credentials_are_in_no_text_of_the_settings(password: str) -> None:
     """Neither in full nor in part, in whatever way they are shown."""
     key = {"eureka_client_cert_file": "c.pem", "eureka_client_key_password": password}
     url = f"http://user:{quote(password, safe='')}@eureka:8761/eureka"
-    settings = load(EUREKA | key | {"eureka_url": url})
+    settings = load(EUREKA | key | {"eureka_url": {"west": url}, "zone": "west"})
     texts = [
+        repr(settings.eureka_servers),
         repr(settings),
         str(settings),
         f"{settings}",
@@ -730,12 +731,13 @@ def test_credentials_are_in_no_text_of_the_settings(password: str) -> None:
 def test_credentials_are_in_no_error(password: str, template: str, field: str) -> None:
     """Nor in a traceback of one, chained causes included, and not when they went into the wrong setting either."""
     text = template.replace("{}", password)
-    arguments: dict[str, Any] = EUREKA | {"eureka_url": text} | {field: text}
-    with environment({}), pytest.raises(SettingsError) as refused:
-        load_settings(arguments)
-    shown = "".join(traceback.format_exception(refused.value))
-    assert MARK not in shown
-    assert "ValidationError" not in shown
+    for given_as in (text, {"west": "http://eureka", "east": text}):
+        arguments: dict[str, Any] = EUREKA | {field: text, "eureka_url": given_as}
+        with environment({}), pytest.raises(SettingsError) as refused:
+            load_settings(arguments)
+        shown = "".join(traceback.format_exception(refused.value))
+        assert MARK not in shown
+        assert "ValidationError" not in shown
 
 
 @given(printable_passwords)

@@ -99,7 +99,9 @@ class Instance:
         """Where readiness is answered over `https`; empty if it is not."""
         if self.secure_health_check:
             return self._url(self.secure_health_check, secure=True)
-        return self._url(self.health_check, secure=True) if self.secure_port_enabled else ""
+        # A whole URL elsewhere says nothing of this instance's secure port.
+        follows = self.secure_port_enabled and self.health_check.startswith("/")
+        return self._url(self.health_check, secure=True) if follows else ""
 
     def _url(self, page: str, *, secure: bool = False) -> str:
         if not page.startswith("/"):

@@ -14,7 +14,7 @@ from graceful.eureka.backoff import pauses
 from graceful.eureka.refusal import REFUSALS
 from graceful.eureka.rest import EurekaError, Server, Status
 from graceful.eureka.sleeping import Sleeper
-from graceful.eureka.status import REPLICATION_DELAY, StatusManager, now_ms
+from graceful.eureka.status import REPLICATION_DELAY, UNANSWERED_DELAY, StatusManager, now_ms
 from graceful.eureka.tls import default_context
 from graceful.eureka.transport import NotSentError
 from graceful.eureka.trying import trying
@@ -36,9 +36,6 @@ logger = logging.getLogger("graceful.eureka")
 # The deletion of a former life, replicated late by a peer, takes the new registration with it, and the server that had
 # just confirmed it as UP says nothing: the first heartbeat finds out soon, all others come at their interval.
 _FIRST_HEARTBEAT = 2.0
-
-# So long a server that gave no answer may take to do what it was told: a garbage collection, a full queue.
-_UNANSWERED_DELAY = 5.0
 
 
 class EurekaRegistration:
@@ -210,7 +207,7 @@ class EurekaRegistration:
             raise
         finally:
             self._announcing = False
-            self._status.unsettle(REPLICATION_DELAY if answered else _UNANSWERED_DELAY)
+            self._status.unsettle(REPLICATION_DELAY if answered else UNANSWERED_DELAY)
 
     async def _renew(self, server: Server) -> None:
         instance = self._instance

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from graceful.core.registry import RegistryOutcome
     from graceful.eureka.broadcast import Attempt
 
-__all__ = ["REPLICATION_DELAY", "StatusManager", "now_ms"]
+__all__ = ["REPLICATION_DELAY", "UNANSWERED_DELAY", "StatusManager", "now_ms"]
 
 logger = logging.getLogger("graceful.eureka")
 
@@ -36,6 +36,9 @@ _WITHDRAWN = frozenset({None, Status.OUT_OF_SERVICE, Status.DOWN})
 
 REPLICATION_DELAY = 1.0
 """Seconds after which a peer has heard of a change if it ever will (0.1 to 0.6 s between two real servers)."""
+
+UNANSWERED_DELAY = 5.0
+"""Seconds that a server which gave no answer may take to do what it was told: a garbage collection, a full queue."""
 
 _LOOK_INTERVAL = 0.25
 """Seconds between two looks at a server while something may still be on its way to it."""
@@ -97,6 +100,12 @@ class StatusManager:
     def calls(self) -> tuple[ServerResult, ...]:
         """What came of every change so far."""
         return self._journal.told
+
+    async def prepare(self) -> None:
+        """Have everything there that a withdrawal needs: for those who change nothing before the leave."""
+        async with anyio.create_task_group() as tasks:
+            for server in self.servers:
+                tasks.start_soon(server.prepare)
 
     async def withdraw(self, deadline: float, settled: Callable[[], bool] = lambda: True) -> RegistryOutcome:
         """Set OUT_OF_SERVICE on every server and read it back; retry until every server is verified, or `deadline`.

@@ -75,7 +75,8 @@ class StatusOnly:
         return self._status.calls
 
     async def start(self) -> None:
-        """Nothing: what is there may be the other one's work, and clearing waits until the service is ready."""
+        """Clear nothing: what is there may be the other one's work. Only be prepared for the leave."""
+        await self._status.prepare()
 
     async def serve(self) -> None:
         """Clear the OUT_OF_SERVICE of a former life, and look after the instance, until cancelled or frozen."""
