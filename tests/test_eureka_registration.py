@@ -350,6 +350,10 @@ async def test_an_outage_is_reported_once_and_its_end_too(
                 await anyio.sleep(0.01)
         await anyio.sleep(0.3)
         eureka.start()
+        # The server knows that it is UP before its answer is read.
+        with anyio.fail_after(5):
+            while not any("Eureka answers again" in message for message in messages(caplog)):
+                await anyio.sleep(0.01)
         await until(eureka, Status.UP)
     said = messages(caplog)
     assert [message.split(" orders")[0] for message in said if "no Eureka server takes" in message] == [
