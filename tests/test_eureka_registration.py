@@ -352,7 +352,7 @@ async def test_an_outage_is_reported_once_and_its_end_too(
         eureka.start()
         # The server knows that it is UP before its answer is read.
         with anyio.fail_after(5):
-            while not any("Eureka answers again" in message for message in messages(caplog)):
+            while not any("Eureka answers again" in message for message in messages(caplog)):  # noqa: ASYNC110 - as above
                 await anyio.sleep(0.01)
         await until(eureka, Status.UP)
     said = messages(caplog)
