@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graceful.environment import find_variable
 from graceful.eureka.address import ServerAddress
 from graceful.eureka.client import ClientView, NotAdoptableError
+from graceful.network import own_address
 from graceful.unusable import given
 from graceful.values import ServiceUrl
 
@@ -51,7 +52,7 @@ def with_detected(view: ClientView, arguments: Mapping[str, Any], *, plan_only: 
         "eureka_url": _usable(view.servers),
         "app_name": view.app_name,
         "port": view.port,
-        "instance_id": view.future_instance_id if plan_only else view.instance_id,
+        "instance_id": view.future_instance_id(own_address()) if plan_only else view.instance_id,
     }
     return dict(arguments) | {
         name: value

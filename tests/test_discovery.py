@@ -8,7 +8,6 @@ import time
 import urllib.request
 import uuid
 from contextlib import asynccontextmanager, contextmanager
-from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -16,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from py_eureka_client.eureka_client import EurekaClient
 
 import graceful
 from graceful import DiscoveryError, NoInstanceError, ServiceInstance
@@ -361,6 +361,16 @@ def test_in_an_application(install, embedded_eureka):
     assert coordinator.eureka.base_url("payments") == "http://10.0.0.7:8080"
 
 
+def test_with_an_adopted_client(install, embedded_eureka):
+    """Its servers are asked, over connections of ours: the client itself is not even started."""
+    register(embedded_eureka, "payments")
+    app = FastAPI()
+    client = EurekaClient(eureka_server=embedded_eureka.url, app_name="orders", instance_port=8080)
+    coordinator = install(app, eureka=client)
+    with TestClient(app):
+        assert coordinator.eureka.base_url("payments") == "http://10.0.0.7:8080"
+
+
 def test_a_leave_calls_others_and_is_never_held_up(embedded_eureka):
     """Eureka hangs: what is known is called in the lame duck and in the callbacks; exit 0, with a fetch under way."""
     port = free_port()
@@ -397,14 +407,13 @@ def test_a_leave_calls_others_and_is_never_held_up(embedded_eureka):
     )
 
 
-def test_a_forked_child_knows_nothing_of_its_parents():
+def test_a_forked_child_knows_nothing_of_its_parents(embedded_eureka):
     """Its memory would never be refreshed; the names are kept, for the child's own thread."""
-    thread = SimpleNamespace(running=True, call_soon=lambda _: None)
-    discovery = Discovery(list, thread, starts="everything")
-    with pytest.raises(DiscoveryError):
-        discovery.instances("payments", timeout=0.001)
+    register(embedded_eureka, "payments")
+    with discovering(embedded_eureka.url, starts="everything") as discovery:
+        before = known(discovery, "payments")
+    assert discovery.instances("payments") == before
     discovery._lock.acquire()  # as a thread of the parent's may have done
-    thread.running = False
     discovery.reset_after_fork()
     with pytest.raises(DiscoveryError, match="thread does not run"):
         discovery.instances("payments")

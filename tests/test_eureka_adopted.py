@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -22,6 +23,7 @@ from graceful.eureka.client import CHANGES
 from graceful.eureka.guard import ClientGuard
 from graceful.eureka.rest import Server, Status, View
 from graceful.eureka.status import now_ms
+from graceful.installation import planning
 from graceful.rehearsal.eureka import EmbeddedEureka
 from tests.children import ROOT, child, free_port, get, until
 from tests.eureka_servers import RunningEureka
@@ -365,6 +367,27 @@ def test_servers_of_several_zones_are_all_found() -> None:
     settings = graceful.install(eureka=client, port=8080).settings
     assert [str(url) for url in settings.eureka_url] == ["http://b1/eureka", "http://a1/eureka", "http://a2/eureka"]
     assert (settings.port, settings.instance_id) == (8080, None)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ({}, "$(POD_IP):orders:80"),
+        ({"instance_ip": "10.9.9.9"}, "10.9.9.9:orders:80"),
+        ({"instance_host": "orders.example.org"}, None),
+    ],
+)
+def test_the_manifest_foresees_the_id_that_the_client_will_make(address: dict[str, str], expected: str | None) -> None:
+    """It is not the one that the hook would make of the same names."""
+    with planning() as made:
+        graceful.install(
+            eureka=EurekaClient(eureka_server="http://e/eureka", app_name="Orders", instance_port=80, **address)
+        )
+        coordinator = made()
+        assert coordinator is not None
+        patch = coordinator.snippets.patch
+        coordinator.uninstall()
+    assert re.findall('GRACEFUL_INSTANCE_ID, value: "(.*)"', patch) == ([expected] if expected else [])
 
 
 @pytest.mark.parametrize(

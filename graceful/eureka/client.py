@@ -78,13 +78,14 @@ class ClientView:
             return str(registered["instanceId"])
         return self._text("instance_id")
 
-    @property
-    def future_instance_id(self) -> str | None:
-        """The id that it will make from its address when it starts; None where that cannot be known."""
-        if self.instance_id is not None or self._text("instance_host") is not None:
+    def future_instance_id(self, own_address: str) -> str | None:
+        """The id that it will make when it starts on a machine with this address; None where that cannot be known."""
+        if self.instance_id is not None or self.app_name is None:
             return self.instance_id
-        ip, port = self._text("instance_ip"), self._private("instance_port", None)
-        return f"{ip}:{self.app_name.lower()}:{port}" if ip and self.app_name and port else None
+        ip = self._text("instance_ip")
+        if ip is None and self._text("instance_host") is not None:
+            return None
+        return f"{ip or own_address}:{self.app_name.lower()}:{self._private('instance_port', None)}"
 
     @property
     def tells_instance_id(self) -> bool:
