@@ -303,12 +303,12 @@ async def test_a_replicated_deletion_does_not_meet_the_new_registration(
                     await anyio.sleep(0.05)
 
     urls = [server.url for server in real_eureka_pair]
-    servers = [Server(url) for url in urls]
+    servers = [Server(url, try_timeout=5) for url in urls]
     await servers[0].register(INSTANCE, now_ms())
     await both(servers, Status.UP)
     await servers[1].set_status(*KEY, Status.OUT_OF_SERVICE, now_ms())
     await both(servers, Status.OUT_OF_SERVICE)
-    registry = registration(*urls, heartbeat_interval=0.2, try_timeout=1.5)
+    registry = registration(*urls, heartbeat_interval=0.2, try_timeout=5)
     await registry.start()
     async with running(registry.serve):
         await both(servers, Status.UP)
