@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.eureka_caller import Caller, wait_until
+from tests.eureka_caller import XML, Caller, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -220,3 +220,14 @@ def test_a_restart(eureka_pair: EurekaPair, two: Two) -> None:
     assert there.override(OUT).status_code == 404
     assert here.heartbeat().status_code == 200
     reads(there, (OUT, OUT))
+
+
+def test_the_status_page(eureka_pair: EurekaPair) -> None:
+    """Each server names the other, in XML; it cannot say so in JSON."""
+    for node, peer in zip(eureka_pair.nodes, reversed(eureka_pair.nodes), strict=True):
+        caller = Caller(node.url)
+        with caller.http:
+            page = caller.get("/status", XML)
+            assert page.status_code == 200
+            assert f"<registered-replicas>{peer.address}/" in page.text
+            assert caller.get("/status").status_code == 500

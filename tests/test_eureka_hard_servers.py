@@ -23,6 +23,7 @@ from graceful.eureka.instance import Instance
 from graceful.eureka.proxy import Proxies, Proxy
 from graceful.eureka.registration import EurekaRegistration
 from graceful.eureka.rest import EurekaError, Server, Status
+from graceful.eureka.status_only import StatusOnly
 from graceful.registries import registry_factory
 from graceful.rehearsal.eureka import EmbeddedEureka
 from graceful.service import Mode
@@ -233,6 +234,32 @@ def made(mode: Mode = Mode.ACTIVE, **arguments: Any) -> EurekaRegistration:
     registry = make()
     assert isinstance(registry, EurekaRegistration)
     return registry
+
+
+@pytest.mark.parametrize(
+    ("settings", "interval"),
+    [
+        ({}, 30.0),
+        ({"eureka_server_cache_delay": 3}, 3.0),
+        ({"eureka_server_cache_delay": 0}, None),
+        ({"eureka_observe_cache": False}, None),
+        ({"propagation_delay": 95}, None),
+    ],
+)
+def test_the_servers_are_watched_unless_there_is_nothing_to_gain(
+    settings: dict[str, Any], interval: float | None
+) -> None:
+    """By default; not where the delay was set as a whole."""
+    assert made(**settings_for(1) | settings)._status._publication._interval == interval
+
+
+def test_a_registration_of_somebody_elses_is_watched_too() -> None:
+    """Who registers makes no difference to what the servers show."""
+    status_only = {"eureka_status_only": True, "instance_id": "hard:1"}
+    make = registry_factory(load_settings(settings_for(1) | status_only), Mode.ACTIVE)
+    registry = make() if make else None
+    assert isinstance(registry, StatusOnly)
+    assert registry._status._publication._interval == 30.0
 
 
 async def whole_life(registry: EurekaRegistration, eureka: EmbeddedEureka) -> None:

@@ -18,7 +18,7 @@ from graceful.rehearsal.eureka_rest import Node
 from graceful.rehearsal.eureka_thread import ServerThread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Unpack
 
@@ -56,6 +56,7 @@ class EmbeddedEureka:
             reading works. Needs `user`.
         on_change: called with every change that a client has made, in the server's thread; it must not block. An
             [`EmbeddedEurekaCluster`][graceful.rehearsal.eureka_cluster.EmbeddedEurekaCluster] passes them on.
+        peers: gives the URLs of the peers, for the status page.
 
     Raises:
         ValueError: an interval is negative, only one of user and password is given, or `csrf` without them.
@@ -73,6 +74,7 @@ class EmbeddedEureka:
         password: str | None = None,
         csrf: bool = False,
         on_change: Callable[[Change], None] = lambda _change: None,
+        peers: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         if cache_interval < 0 or eviction_interval <= 0:
             raise ValueError(
@@ -89,6 +91,7 @@ class EmbeddedEureka:
         self._credentials = None if user is None else (user, str(password))
         self._csrf = csrf
         self._on_change = on_change
+        self._peers = peers
         self._faults = FaultPlan()
         self._log = RequestLog()
         self._running: ServerThread | None = None
@@ -134,6 +137,7 @@ class EmbeddedEureka:
             eviction_interval=self._eviction_interval,
             now=time.time(),
             on_change=self._on_change,
+            peers=self._peers,
         )
         running = ServerThread(listener, node, self._faults, self._log, self._credentials, csrf=self._csrf)
         running.launch()

@@ -71,6 +71,7 @@ class EmbeddedEurekaCluster:
                 password=password,
                 csrf=csrf,
                 on_change=partial(self._pass_on, number),
+                peers=partial(self._peers_of, number),
             )
             for number in range(nodes)
         )
@@ -97,6 +98,9 @@ class EmbeddedEurekaCluster:
     def urls(self) -> tuple[str, ...]:
         """What a client of all nodes is given: their URLs, credentials inside."""
         return tuple(node.url for node in self.nodes)
+
+    def _peers_of(self, number: int) -> list[str]:
+        return [f"{node.address}/" for node in self.nodes if node is not self.nodes[number]]
 
     def _pass_on(self, source: int, change: Change) -> None:
         self.replication.submit(source, change)
