@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from random import Random
 
@@ -14,9 +15,10 @@ import pytest
 
 from benchmarks.comparison import Comparison, in_turns, markdown
 from benchmarks.waits import compare_waits, simulate
+from benchmarks.withdrawal import compare_withdrawal
 
 ROOT = Path(__file__).parent.parent
-QUICK = ("--runs", "2", "--requests", "5")
+QUICK = ("--runs", "2", "--requests", "5", "--outages", "0")
 # A machine that is set up for a service: its benchmarks must neither register one nor stumble over its settings.
 FOREIGN = {"EUREKA_SERVER_URL": "no URL", "GRACEFUL_PORT": "no port"}
 WHAT = ["start of the hook", "import graceful", "GracefulMiddleware", "BaseHTTPMiddleware", "wait with the first cache"]
@@ -59,6 +61,19 @@ def test_refuses_what_is_no_count(count: str) -> None:
     result = run_benchmarks("--runs", count)
     assert result.returncode == 2
     assert f"expected a whole number of at least 1, got '{count}'" in result.stderr
+
+
+def test_a_server_that_hangs_is_waited_for_by_one_and_not_by_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rival's time-out of 5 s is shortened here."""
+    monkeypatch.setattr("py_eureka_client.eureka_basic._DEFAULT_TIME_OUT", 1.0)
+    monkeypatch.setattr("benchmarks.withdrawal._ANNOUNCE_TIMEOUT", 1.0)
+    monkeypatch.setattr("py_eureka_client.logger._custom_logger", None)  # to be put back: the benchmark silences it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # its logger.warn
+        (comparison,) = compare_withdrawal(1)
+    assert comparison.cost > 1.0
+    assert comparison.floor > 0
+    assert compare_withdrawal(0) == []
 
 
 def test_contenders_take_turns() -> None:

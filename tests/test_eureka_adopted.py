@@ -484,6 +484,35 @@ def test_the_example_leaves_in_order(eureka_server: RunningEureka) -> None:
     assert anyio.run(observer.read, *key) is None
 
 
+def test_the_clients_log_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the line and in the traceback; and as it was before when graceful is uninstalled."""
+    from py_eureka_client import eureka_client, http_client, logger
+
+    from graceful.eureka.discretion import keep_credentials_out
+
+    told: list[str] = []
+    heard = logging.Logger("heard")  # noqa: LOG001  in no tree: the client's lines are not the tests' log
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(handler.format(record))  # type: ignore[method-assign]
+    heard.addHandler(handler)
+    monkeypatch.setattr(logger, "_custom_logger", heard)
+
+    def say() -> str:
+        try:
+            http_client.parse_url("http://me:p@ss-sesame@eureka:1/eureka")
+        except http_client.URLError:
+            eureka_client._logger.warning("server [%s] is down", "http://me:p@ss-sesame@eureka:1/x", exc_info=True)
+        return told.pop()
+
+    undo = keep_credentials_out()
+    hidden = say()
+    undo()
+    assert "server [http://***@eureka:1/x] is down" in hidden
+    assert "url[http://***@eureka:1/eureka] is not a valid url" in hidden
+    assert "sesame" not in hidden
+    assert "sesame" in say()
+
+
 def test_a_lifespan_that_starts_and_stops_the_client(embedded_eureka: EmbeddedEureka) -> None:
     """In a test client: guarded from the lifespan on, taken away before the teardown, whose stop() does no harm."""
     made = Adopted(embedded_eureka.url, should_discover=False)
