@@ -136,11 +136,11 @@ async def test_wrong_credentials_are_said_at_registration_and_in_the_outcome(
     eureka_server_basic: RunningEureka, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On the embedded server and on the real one."""
-    registry = registration(eureka_server_basic.address.replace("://", f"://eureka:{PASSWORD}@"))
+    registry = registration(eureka_server_basic.address.replace("://", f"://eureka:{PASSWORD}@"), try_timeout=5)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(registry.serve)
         said = await warned(caplog, "no Eureka server takes")
-        outcome = await registry.withdraw(soon(0.5))
+        outcome = await registry.withdraw(soon(2.0))
         tasks.cancel_scope.cancel()
     assert said.endswith("HTTP 401: wrong credentials: correct user and password in eureka_url")
     assert outcome.verdict is Verdict.FAILED
@@ -148,11 +148,11 @@ async def test_wrong_credentials_are_said_at_registration_and_in_the_outcome(
     assert PASSWORD not in caplog.text
 
 
-async def test_csrf_protection_of_the_real_server(
-    real_eureka_csrf: RunningEureka, caplog: pytest.LogCaptureFixture
+async def test_csrf_protection_that_was_left_on(
+    eureka_server_csrf: RunningEureka, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At the registration and in what came of the deregistration; nothing was registered, so all are withdrawn."""
-    registry = registration(real_eureka_csrf.url)
+    registry = registration(eureka_server_csrf.url, try_timeout=5)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(registry.serve)
         said = await warned(caplog, "no Eureka server takes")
@@ -163,7 +163,7 @@ async def test_csrf_protection_of_the_real_server(
         assert "to changes, though reading works with the same credentials" in text
         assert CSRF_LINE in text
     assert withdrawn.servers[0].detail == "absent"
-    assert str(real_eureka_csrf.password) not in caplog.text
+    assert str(eureka_server_csrf.password) not in caplog.text
 
 
 async def test_a_refusal_in_the_middle_of_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -219,8 +219,8 @@ def encrypted(key: bytes) -> bytes:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
+def files(short_path: Path) -> Files:
+    return Files(short_path)
 
 
 def settings_for(port: int, **more: Any) -> dict[str, Any]:
