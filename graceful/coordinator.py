@@ -94,7 +94,9 @@ class DrainCoordinator:
         self._registry = self._make_registry() if self._make_registry is not None else None
         self.report: DrainReport | None = None
         """How the leave went, once it is over."""
-        self.life = Life(Lifecycle(self._clock()), list(self._drain_callbacks), self._cleanup_callbacks.copy())
+        self.life = Life(
+            Lifecycle(self._clock()), self._registry, list(self._drain_callbacks), self._cleanup_callbacks.copy()
+        )
 
     @property
     def phase(self) -> Phase:

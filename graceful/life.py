@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from graceful.core.leave import Leave
     from graceful.core.ledger import LateRequests
     from graceful.core.phases import Lifecycle
-    from graceful.core.registry import RegistryOutcome
+    from graceful.core.registry import Registry, RegistryOutcome
 
 __all__ = ["Changes", "HookVisit", "Life"]
 
@@ -68,6 +68,7 @@ class Life:
     """
 
     lifecycle: Lifecycle
+    registry: Registry | None = None
     drain_callbacks: list[RegisteredCallback] = field(default_factory=list)
     cleanup_callbacks: CallbackStack = field(default_factory=CallbackStack)
     in_flight: InFlight = field(default_factory=InFlight)
@@ -108,6 +109,7 @@ class Life:
             late=self.late(),
             withdrawn=self.withdrawn,
             deregistered=self.deregistered,
+            calls=self.registry.calls if self.registry is not None else (),
             unfinished=self.in_flight.snapshot() if overdue else self.unfinished,
             callbacks=tuple(self.records),
             problems=tuple(self.problems),

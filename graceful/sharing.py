@@ -17,6 +17,7 @@ from graceful.core.registry import Registry, RegistryOutcome, Verdict
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from graceful.core.registry import ServerResult
     from graceful.core.siblings import Sibling
     from graceful.ownership import Ownership
 
@@ -91,6 +92,11 @@ class SharedRegistry:
     def announced(self) -> bool:
         """Whether callers may have learned of the instance: from this process, or while it served beside the owner."""
         return self._beside or self._speaks or self._registry.announced
+
+    @property
+    def calls(self) -> tuple[ServerResult, ...]:
+        """What came of the changes that this process asked for."""
+        return self._registry.calls
 
     async def start(self) -> None:
         """Clear what a former life left behind, unless another process of this one is about it, or has announced it."""

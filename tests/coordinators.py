@@ -23,8 +23,9 @@ PLAN = Plan(announce=5, propagation=95, drain=20, cleanup=5, deregister=3, margi
 class FakeRegistry:
     """Records the order of calls; `withdraw_after` seconds until OUT_OF_SERVICE is verified, None for never."""
 
-    def __init__(self, calls, *, withdraw_after=0.5, fails=()):
-        self.calls = calls
+    def __init__(self, order, *, withdraw_after=0.5, fails=()):
+        self.order = order
+        self.calls = ()
         self.announced = False
         self.frozen = False
         self.watching = False
@@ -32,7 +33,7 @@ class FakeRegistry:
         self.fails = fails
 
     def _note(self, name):
-        self.calls.append(name)
+        self.order.append(name)
         if name in self.fails:
             raise RuntimeError(f"{name} is broken")
 

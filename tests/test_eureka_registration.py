@@ -660,3 +660,61 @@ async def test_servers_of_a_list_are_independent(eureka: EmbeddedEureka) -> None
     assert outcome.first_verified_at is not None
     assert outcome.first_verified_at - begun < 1.2
     assert outcome.verdict is Verdict.VERIFIED_SOME
+
+
+# --- what the report tells ------------------------------------------------------------------------------------------
+
+
+async def test_every_operation_is_told_with_its_effort(eureka: EmbeddedEureka) -> None:
+    """A former life is cleared, a refused register retried, a heartbeat sent; withdrawn, watched, deleted."""
+    await Server(eureka.url).register(INSTANCE, now_ms())
+    registry = registration(eureka.url.replace("://", "://me:sesame@"))
+    await registry.start()
+    eureka.fail(503, method="POST", count=2)
+    async with running(registry.serve):
+        await received(eureka, "PUT", HEARTBEAT, 2)
+        await registry.withdraw(soon())
+    async with running(registry.keep_withdrawn):
+        eureka.forget_requests()
+        await Server(eureka.url).set_status(*KEY, Status.UP, now_ms())
+        await received(eureka, "PUT", "/status$", 2)
+        eureka.forget_requests()
+        await received(eureka, "GET", None, 3)
+    await registry.deregister(soon())
+    told = {call.operation: call for call in registry.calls}
+    assert list(told) == ["clear", "register", "heartbeat", "withdraw", "look again", "withdraw again", "deregister"]
+    assert {call.server for call in registry.calls} == {eureka.url.replace("://", "://***@")}
+    assert {name: (call.verified, call.detail) for name, call in told.items()} == {
+        "clear": (True, "absent"),
+        "register": (True, "UP"),
+        "heartbeat": (True, "renewed"),
+        "withdraw": (True, "OUT_OF_SERVICE"),
+        "look again": (True, "OUT_OF_SERVICE"),
+        "withdraw again": (True, "OUT_OF_SERVICE"),
+        "deregister": (True, "absent"),
+    }
+    assert told["register"].tries == 3
+    assert told["clear"].tries >= 2
+    assert told["heartbeat"].tries >= 2
+    assert all(0 < call.seconds < 5 for call in registry.calls)
+
+
+async def test_a_hung_server_is_told_with_the_time_it_took(eureka: EmbeddedEureka) -> None:
+    """The good server took one try; the hung one's tries, the last of them cut off, took what the deadline gave."""
+    with RawServer(hanging) as raw:
+        registry = registration(f"http://127.0.0.1:{raw.port}/eureka", eureka.url, try_timeout=0.3)
+        await registry.withdraw(soon(1.0))
+    hung, good = registry.calls if "no answer" in registry.calls[0].detail else registry.calls[::-1]
+    assert (good.verified, good.tries) == (True, 1)
+    assert (hung.verified, hung.detail) == (False, "no answer in 0.3 s")
+    assert 2 <= hung.tries <= 4
+    assert 0.5 < hung.seconds <= 1.5
+
+
+async def test_a_try_that_is_cut_off_is_told(eureka: EmbeddedEureka) -> None:
+    """The deadline was there before any answer."""
+    eureka.hang(method="PUT")
+    registry = registration(eureka.url, try_timeout=5)
+    await registry.withdraw(soon(0.2))
+    assert [(call.detail, call.tries) for call in registry.calls] == [("no answer in time", 1)]
+    assert registry.calls[0].seconds >= 0.15

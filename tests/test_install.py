@@ -241,6 +241,7 @@ def test_a_registry_of_ones_own(caplog):
 
     class Registry:
         announced = False
+        calls = (graceful.ServerResult("consul", True, "here", "register"),)
 
         async def start(self):
             calls.append("start")
@@ -270,6 +271,7 @@ def test_a_registry_of_ones_own(caplog):
     assert calls == ["start", "serve", "freeze", "withdraw", "deregister"]
     assert coordinator.report
     assert coordinator.report.clean
+    assert coordinator.report.calls == Registry.calls
     assert coordinator.plan.announce == 5
 
 

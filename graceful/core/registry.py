@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["Registry", "RegistryOutcome", "ServerResult", "Verdict"]
 
@@ -23,17 +23,39 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ServerResult:
-    """What one server of the registry answered.
+    """What came of one change on one server of the registry.
 
     Attributes:
         server: the server's address with its credentials taken out.
         verified: whether the change was read back from it.
         detail: what it said, for people: `"OUT_OF_SERVICE"`, `"absent"`, `"HTTP 503"`, `"no answer in 1.5 s"`.
+        operation: what was to be changed, in one or two words: `"register"`, `"withdraw"`.
+        seconds: how long the tries took together, without the pauses between them.
+        tries: how often it was tried; reading it back is part of a try.
     """
 
     server: str
     verified: bool
     detail: str
+    operation: str = ""
+    seconds: float = 0.0
+    tries: int = 1
+
+    def __str__(self) -> str:
+        """`http://b/eureka: HTTP 503`, and what it took if that was more than one try."""
+        effort = f", {self.tries} tries in {self.seconds:.1f}s" if self.tries > 1 else ""
+        return f"{self.server}: {self.detail}{effort}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as plain values, for JSON."""
+        return {
+            "server": self.server,
+            "operation": self.operation,
+            "verified": self.verified,
+            "outcome": self.detail,
+            "seconds": round(self.seconds, 3),
+            "tries": self.tries,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +81,7 @@ class RegistryOutcome:
 
     def __str__(self) -> str:
         """`verified on 1 of 2 servers (http://b/eureka: HTTP 503)`."""
-        missing = [f"{result.server}: {result.detail}" for result in self.servers if not result.verified]
+        missing = [str(result) for result in self.servers if not result.verified]
         verified = len(self.servers) - len(missing)
         problem = f" ({'; '.join(missing)})" if missing else ""
         return f"verified on {verified} of {len(self.servers)} servers{problem}"
@@ -76,6 +98,11 @@ class Registry(Protocol):
     @property
     def announced(self) -> bool:
         """Whether callers may have learned of this instance: an UP was at least tried in this life."""
+        ...
+
+    @property
+    def calls(self) -> tuple[ServerResult, ...]:
+        """What came of the changes of this life so far, for the report. Asked from any thread."""
         ...
 
     async def start(self) -> None:

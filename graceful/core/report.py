@@ -9,10 +9,12 @@ from graceful.core.callbacks import CallbackOutcome
 from graceful.core.ledger import LateRequests
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from graceful.core.callbacks import CallbackRecord
     from graceful.core.inflight import Work
     from graceful.core.phases import Phase
-    from graceful.core.registry import RegistryOutcome
+    from graceful.core.registry import RegistryOutcome, ServerResult
 
 __all__ = ["DrainReport"]
 
@@ -29,6 +31,8 @@ class DrainReport:
         late: the requests that came after the leave had begun, from callers that had not heard yet.
         withdrawn: what came of OUT_OF_SERVICE, or None without a registry.
         deregistered: what came of the deregistration, or None without a registry.
+        calls: what came of every change that the registry was asked for in this life: one entry for each operation on
+            each server.
         unfinished: what was still in flight when the drain ran out of time, oldest first.
         callbacks: how each of the user's callbacks went, in the order they ended.
         problems: what else went wrong, a sentence each.
@@ -41,6 +45,7 @@ class DrainReport:
     late: LateRequests = field(default_factory=LateRequests)
     withdrawn: RegistryOutcome | None = None
     deregistered: RegistryOutcome | None = None
+    calls: tuple[ServerResult, ...] = ()
     unfinished: tuple[Work, ...] = ()
     callbacks: tuple[CallbackRecord, ...] = ()
     problems: tuple[str, ...] = ()
@@ -75,12 +80,25 @@ class DrainReport:
         if self.deregistered is not None:
             parts.append(f"deregistered: {self.deregistered}")
         parts.extend(str(record) for record in self.callbacks if record.outcome is not CallbackOutcome.COMPLETED)
+        parts.extend(f"{call.operation} {call}" for call in self._failed_calls())
         if self.unfinished:
             named = ", ".join(f"{work.name} ({self.now - work.since:.1f}s)" for work in self.unfinished[:_NAMED])
             more = f" and {len(self.unfinished) - _NAMED} more" if len(self.unfinished) > _NAMED else ""
             parts.append(f"still in flight: {named}{more}")
         parts.extend(self.problems)
         return "; ".join(parts)
+
+    def _failed_calls(self) -> Iterator[ServerResult]:
+        """The calls that explain an unclean leave and are not told with the two outcomes."""
+        if self.clean:
+            return
+        told = {
+            (result.operation, result.server)
+            for outcome in (self.withdrawn, self.deregistered)
+            if outcome is not None
+            for result in outcome.servers
+        }
+        yield from (call for call in self.calls if not call.verified and (call.operation, call.server) not in told)
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, for `extra=` of a log record and for JSON."""
@@ -93,6 +111,7 @@ class DrainReport:
             "late": self.late.as_dict(),
             "withdrawn": self.withdrawn.verdict.value if self.withdrawn else None,
             "deregistered": self.deregistered.verdict.value if self.deregistered else None,
+            "calls": [call.as_dict() for call in self.calls],
             "unfinished": [work.name for work in self.unfinished[:_NAMED]],
             "unfinished_count": len(self.unfinished),
             "callbacks": [str(record) for record in self.callbacks],

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from graceful.core.calls import CallJournal
 from graceful.eureka.backoff import pauses
 from graceful.eureka.refusal import REFUSALS
 from graceful.eureka.rest import EurekaError, Server, Status
 from graceful.eureka.status import StatusManager, now_ms
 from graceful.eureka.tls import default_context
+from graceful.eureka.trying import trying
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
 
-    from graceful.core.registry import RegistryOutcome
+    from graceful.core.registry import RegistryOutcome, ServerResult
     from graceful.eureka.instance import Instance
     from graceful.eureka.proxy import Proxies
+    from graceful.eureka.trying import Try
 
 __all__ = ["EurekaRegistration"]
 
@@ -81,12 +84,14 @@ class EurekaRegistration:
             ]
 
         self._announcers = servers()
+        self._journal = CallJournal()
         self._status = StatusManager(
             servers(),
             instance.app,
             instance.instance_id,
             recheck_interval=recheck_interval,
             random=self._random,
+            journal=self._journal,
         )
         self._uncleared = set(self._status.servers)
         self._frozen = False
@@ -109,6 +114,10 @@ class EurekaRegistration:
     def shared_as(self) -> str:
         """What is registered: the processes of one container that say the same here speak for one instance."""
         return f"{self._instance.app}/{self._instance.instance_id}"
+
+    def calls(self) -> tuple[ServerResult, ...]:
+        """What came of every change, and of the heartbeats, so far."""
+        return self._journal.told
 
     # --- the life ---------------------------------------------------------------------------------------------------
 
@@ -215,7 +224,9 @@ class EurekaRegistration:
         if self._dirty_timestamp is None:
             return await self._register(server)
         try:
-            await server.heartbeat(instance.app, instance.instance_id, self._dirty_timestamp)
+            with trying(self._journal, "heartbeat", server) as beat:
+                await server.heartbeat(instance.app, instance.instance_id, self._dirty_timestamp)
+                beat.ends("renewed", verified=True)
         except EurekaError as error:
             if error.status != 404:
                 raise
@@ -224,25 +235,34 @@ class EurekaRegistration:
             )
             return await self._register(server)
         if not self._confirmed:
-            await self._confirm(server)
+            with trying(self._journal, "register", server) as registration:
+                status = await self._read_back(server, registration)
+            await self._judge(server, status)
         return None
 
     async def _register(self, server: Server) -> None:
         self._announced = True
         self._confirmed = False
         dirty_timestamp = now_ms()
-        await server.register(self._instance, dirty_timestamp)
-        self._dirty_timestamp = dirty_timestamp
-        await self._confirm(server)
+        with trying(self._journal, "register", server) as registration:
+            await server.register(self._instance, dirty_timestamp)
+            self._dirty_timestamp = dirty_timestamp
+            status = await self._read_back(server, registration)
+        await self._judge(server, status)
 
-    async def _confirm(self, server: Server) -> None:
+    async def _read_back(self, server: Server, registration: Try) -> Status | None:
         """Read the registration back: a 204 does not mean UP, and a page in front of Eureka may answer anything.
 
         Raises:
             EurekaError: it cannot be read back, so that this server is not to be relied on.
         """
+        status = await server.read(self._instance.app, self._instance.instance_id)
+        registration.ends(status or "absent", verified=status is Status.UP)
+        return status
+
+    async def _judge(self, server: Server, status: Status | None) -> None:
+        """Say whether callers are sent here now, and clear what keeps them away where it is ours to clear."""
         instance = self._instance
-        status = await server.read(instance.app, instance.instance_id)
         if status is Status.UP:
             self._confirmed = True
             self._may_clear_override = False
@@ -272,7 +292,10 @@ class EurekaRegistration:
             server.name,
             extra=_extra(server),
         )
-        await server.deregister(instance.app, instance.instance_id)
+        with trying(self._journal, "clear", server) as clearance:
+            await server.deregister(instance.app, instance.instance_id)
+            # Whether it is gone shows when one registers again.
+            clearance.ends("deleted", verified=True)
         await self._register(server)
 
     # --- servers that fail ------------------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from graceful.core.calls import CallJournal
 from graceful.core.registry import RegistryOutcome, ServerResult, Verdict
 from graceful.eureka.backoff import pauses
 from graceful.eureka.rest import EurekaError, Server, Status
+from graceful.eureka.trying import trying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -48,6 +50,7 @@ class StatusManager:
         instance_id: the instance.
         recheck_interval: the longest pause in seconds between two looks at a server in `keep_withdrawn`.
         random: shortens pauses, so that many instances do not retry in step.
+        journal: where every try is entered.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class StatusManager:
         *,
         recheck_interval: float = 5.0,
         random: Random | None = None,
+        journal: CallJournal | None = None,
     ) -> None:
         if not servers:
             raise ValueError("there is no Eureka server: give at least one URL")
@@ -66,7 +70,13 @@ class StatusManager:
         self._instance_id = instance_id
         self._recheck_interval = recheck_interval
         self._random = random or Random()  # noqa: S311 - jitter is no secret
+        self._journal = journal or CallJournal()
         self._withdrawn: set[Server] = set()
+
+    @property
+    def calls(self) -> tuple[ServerResult, ...]:
+        """What came of every change so far."""
+        return self._journal.told
 
     async def withdraw(self, deadline: float, settled: Callable[[], bool] = lambda: True) -> RegistryOutcome:
         """Set OUT_OF_SERVICE on every server and read it back; retry until every server is verified, or `deadline`.
@@ -86,17 +96,17 @@ class StatusManager:
                 return ServerResult(server.name, verified=False, detail=f"{result.detail}, a registration on its way")
             return result
 
-        outcome = await self._everywhere(attempt, deadline)
+        outcome = await self._everywhere("withdraw", attempt, deadline)
         self._log("withdraw", "out of service", outcome)
         return outcome
 
     async def see_withdrawn(self, deadline: float) -> RegistryOutcome:
         """Read until every server has it absent, OUT_OF_SERVICE or DOWN, or `deadline`: another process changes it."""
-        return await self._everywhere(self._withdrawal_seen, deadline)
+        return await self._everywhere("see withdrawn", self._withdrawal_seen, deadline)
 
     async def see_absent(self, deadline: float) -> RegistryOutcome:
         """Read until it is absent from every server, or `deadline`: another process deletes it."""
-        return await self._everywhere(self._absence_seen, deadline)
+        return await self._everywhere("see absent", self._absence_seen, deadline)
 
     async def keep_withdrawn(self) -> None:
         """Retry the servers that did not verify, and look after the others, until cancelled.
@@ -114,7 +124,7 @@ class StatusManager:
         One DELETE for each server; another only if the first was not answered, or if the instance is still, or again,
         there.
         """
-        outcome = await self._everywhere(self._deletion(), deadline)
+        outcome = await self._everywhere("deregister", self._deletion(), deadline)
         self._log("deregister", "deregistered", outcome)
         return outcome
 
@@ -133,20 +143,21 @@ class StatusManager:
             The servers that did not confirm by then.
         """
         chosen = tuple(self.servers if servers is None else servers)
-        outcome = await self._everywhere(self._clearance(), deadline, chosen)
+        outcome = await self._everywhere("clear", self._clearance(), deadline, chosen)
         if outcome.verdict is not Verdict.VERIFIED_ALL:
             self._log("clear", "cleared of what a former life may have left", outcome)
         return {server for server, result in zip(chosen, outcome.servers, strict=True) if not result.verified}
 
     async def _everywhere(
         self,
+        operation: str,
         attempt: _Attempt,
         deadline: float,
         servers: Sequence[Server] | None = None,
     ) -> RegistryOutcome:
         """Repeat `attempt` on each server, independently of the others, until it is verified there or `deadline`."""
         results = {
-            server: ServerResult(server.name, verified=False, detail="no answer in time")
+            server: ServerResult(server.name, verified=False, detail="no answer in time", operation=operation)
             for server in (self.servers if servers is None else servers)
         }
         first_verified_at: float | None = None
@@ -155,7 +166,7 @@ class StatusManager:
             nonlocal first_verified_at
             waits = pauses(self._random, first=0.1, ceiling=1.0)
             while True:
-                results[server] = await attempt(server)
+                results[server] = await self._try(operation, attempt, server)
                 if results[server].verified:
                     if first_verified_at is None:
                         first_verified_at = anyio.current_time()
@@ -167,6 +178,12 @@ class StatusManager:
                 for server in results:
                     tasks.start_soon(until_verified, server)
         return RegistryOutcome(tuple(results.values()), first_verified_at)
+
+    async def _try(self, operation: str, attempt: _Attempt, server: Server) -> ServerResult:
+        with trying(self._journal, operation, server) as this:
+            result = await attempt(server)
+            this.ends(result.detail, verified=result.verified)
+        return this.result
 
     async def _withdraw_once(self, server: Server) -> ServerResult:
         """One status change, and what the server says afterwards: the change's own answer proves nothing."""
@@ -204,7 +221,7 @@ class StatusManager:
                 if await self._still_withdrawn(server):
                     continue
                 waits = self._rechecks()
-            result = await self._withdraw_once(server)
+            result = await self._try("withdraw again", self._withdraw_once, server)
             if result.verified:
                 logger.info(
                     "out of service on %s: %s", server.name, result.detail, extra=_extra("recheck", server.name)
@@ -215,7 +232,9 @@ class StatusManager:
 
     async def _still_withdrawn(self, server: Server) -> bool:
         try:
-            status = await server.read(self._app, self._instance_id)
+            with trying(self._journal, "look again", server) as this:
+                status = await server.read(self._app, self._instance_id)
+                this.ends(status or "absent", verified=status in _WITHDRAWN)
         except EurekaError as error:
             # What it said before still stands: a server that cannot be reached tells nobody anything new.
             logger.debug("cannot look again: %s", error, extra=_extra("recheck", server.name))
