@@ -13,6 +13,8 @@ from graceful.network import own_address
 from graceful.servers import uvicorn
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
+from graceful.sharing import ShareableRegistry
+from graceful.siblings import Siblings
 from graceful.signals import SignalHold
 from graceful.unusable import SettingsError, unusable
 
@@ -98,6 +100,7 @@ def _build(settings: Settings, registry: Registry | None, *, serves_app: bool) -
         settings,
         mode=mode,
         make_registry=make_registry,
+        make_siblings=_siblings_finder(settings, mode),
         signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
         serves_app=serves_app,
     )
@@ -143,6 +146,22 @@ def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode)
         )
 
     return make
+
+
+def _siblings_finder(settings: Settings, mode: Mode) -> Callable[[Registry | None], Siblings | None]:
+    """What finds the other processes of the container that serve the same instance."""
+
+    def find(registry: Registry | None) -> Siblings | None:
+        if mode is not Mode.ACTIVE:
+            return None  # in a test, whoever else runs on this machine is a stranger
+        if registry is not None:
+            # A registry that does not say what it registers stands for this process alone.
+            instance = registry.shared_as if isinstance(registry, ShareableRegistry) else ""
+        else:
+            instance = f"{settings.app_name or ''}:{settings.port}" if settings.port else ""
+        return Siblings(instance, os.environ) if instance else None
+
+    return find
 
 
 def _ways_to_eureka(settings: Settings, mode: Mode) -> dict[str, Any]:
@@ -254,6 +273,11 @@ def planning() -> Iterator[Callable[[], Coordinator | None]]:
         _plan_only = False
 
 
+def _stand_back_before_fork() -> None:
+    if _installed is not None:
+        _installed.stand_back_before_fork()
+
+
 def _reset_after_fork() -> None:
     global _lock  # noqa: PLW0603  a thread that is gone may have held it
     _lock = threading.Lock()
@@ -261,4 +285,4 @@ def _reset_after_fork() -> None:
         _installed.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_reset_after_fork)
+os.register_at_fork(before=_stand_back_before_fork, after_in_child=_reset_after_fork)

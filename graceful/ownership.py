@@ -47,6 +47,7 @@ class Ownership:
         self._address = address
         self._resources = contextlib.ExitStack()
         self._taken: anyio.Event | None = None
+        self._said = False
         self.held = False
         """Whether this process has the name."""
 
@@ -54,7 +55,9 @@ class Ownership:
         """Take the name if nobody has it; whether this process has it now."""
         if not self.held:
             try:
-                if self._address is not None:
+                if self._address is None:
+                    self._without("this system has no abstract sockets, and GRACEFUL_RUNTIME_DIR is not set")
+                else:
                     self._resources.enter_context(_listening(self._address))
             except OSError as error:
                 if error.errno in (errno.EADDRINUSE, errno.EAGAIN):
@@ -98,7 +101,9 @@ class Ownership:
             taken.set()
 
     def _without(self, why: str) -> None:
-        logger.warning("every process registers and deregisters for itself, no name can be shared: %s", why)
+        if not self._said:
+            logger.warning("several workers would each register and deregister this instance: %s", why)
+        self._said = True
 
 
 @contextlib.contextmanager

@@ -59,6 +59,11 @@ class Siblings(Protocol):
     """The other processes that have the same instance."""
 
     @property
+    def instance(self) -> str:
+        """What they have in common."""
+        ...
+
+    @property
     def ownership(self) -> Ownership:
         """The right to speak for the instance: one process at a time has it."""
         ...

@@ -40,7 +40,7 @@ class Siblings:
     def __init__(self, instance: str, environ: Mapping[str, str]) -> None:
         self.instance = instance
         self._environ = environ
-        self.ownership = Ownership(rendezvous.owner_address(environ, instance))
+        self.ownership = Ownership(_owner_address(environ, instance))
 
     async def look(self) -> list[Sibling]:
         """Ask every sibling what it is doing, all at once.
@@ -84,6 +84,14 @@ class Siblings:
             if (words := await _status(sock)) is not None:
                 mine = words.get("instance") == self.instance
                 answers[pid] = Sibling.described(pid, words) if mine else None
+
+
+def _owner_address(environ: Mapping[str, str], instance: str) -> str | None:
+    try:
+        return rendezvous.owner_address(environ, instance)
+    except ValueError as error:  # the directory's name is too long: what listens for the hook says so, too
+        logger.debug("no name for the owner: %s", error)
+        return None
 
 
 async def _status(sock: socket.socket) -> dict[str, str] | None:

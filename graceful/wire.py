@@ -16,8 +16,8 @@ The processes of one container ask each other in the same way what they are doin
              done
 
 The first line of each side carries the version of the protocol and `key=value` words; whoever does not know a key
-ignores it; so it is with the lines that begin with `is`. The lines after it are a kind and free text. Instants are never sent, only durations: the two sides need no
-common clock.
+ignores it, and so it is with the lines that begin with `is`. The lines after the first are a kind and free text.
+Instants are never sent, only durations: the two sides need no common clock.
 
 Where the two meet is in `graceful.rendezvous`. The hook imports both before anything else can happen, at a CPU limit
 that may be a twentieth of a core: this module imports nothing.

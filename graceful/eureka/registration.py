@@ -115,6 +115,7 @@ class EurekaRegistration:
         """What is registered: the processes of one container that say the same here speak for one instance."""
         return f"{self._instance.app}/{self._instance.instance_id}"
 
+    @property
     def calls(self) -> tuple[ServerResult, ...]:
         """What came of every change, and of the heartbeats, so far."""
         return self._journal.told
