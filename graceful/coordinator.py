@@ -18,7 +18,7 @@ from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
 from graceful.core.phases import Event, Lifecycle, Phase
 from graceful.core.siblings import YES
 from graceful.life import Changes, HookVisit, Life
-from graceful.recycling import see_who_leaves, until_relieved
+from graceful.recycling import see_who_leaves
 from graceful.sharing import ShareableRegistry, SharedRegistry
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ class DrainCoordinator:
         scope.cancel()
 
     async def _leave_in_order(self, life: Life, leave: Leave) -> None:
-        await self._guard("looking at the other processes", self._see_who_leaves, leave)
+        await self._guard("looking at the other processes", self._see_who_leaves, life, leave)
         if leave.alone:
             self._say(f"leaving because of {leave.reason}, alone: other processes of this pod serve on")
         else:
@@ -347,10 +347,16 @@ class DrainCoordinator:
         logger.log(level, "%s", self.report, extra={"drain_report": self.report.as_dict()})
         life.stopped.set()
 
-    async def _see_who_leaves(self, leave: Leave) -> None:
+    async def _see_who_leaves(self, life: Life, leave: Leave) -> None:
         try:
             if self._siblings is not None:
-                await see_who_leaves(leave, self._siblings, self._changes, self._clock)
+                await see_who_leaves(
+                    leave,
+                    self._siblings,
+                    self._changes,
+                    relief_timeout=lambda: 0.0 if life.server_stopped else leave.budget.plan.drain,
+                    clock=self._clock,
+                )
         finally:
             leave.alone = bool(leave.alone)
 
@@ -360,11 +366,9 @@ class DrainCoordinator:
         The siblings accept on the same socket. As long as this process accepts beside them it must not refuse.
         """
         self._end_wait(life)
-        until = leave.budget.drain_until(self._clock())
-        if self._siblings is not None and not life.server_stopped:
-            await until_relieved(self._siblings, until)
         if isinstance(self._registry, SharedRegistry):
             self._registry.hand_over()
+        until = leave.budget.drain_until(self._clock())
         if not life.server_stopped:
             life.server_told = self._stop_server(max(0.0, until - self._clock()))
             await self._changes.until(lambda: life.server_stopped or not life.server_told, until)

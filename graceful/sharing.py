@@ -32,6 +32,9 @@ _LOOK_DELAY: Final = 0.5
 """Seconds between two looks at the others, where nothing tells of a change: while one of them is clearing, or while the
 pod leaves and this process was started in the middle of that."""
 
+_LAST_LOOK_DELAY: Final = 0.1
+"""Seconds between two looks at processes that say nothing, at the very end."""
+
 
 @runtime_checkable
 class ShareableRegistry(Registry, Protocol):
@@ -179,7 +182,7 @@ class SharedRegistry:
         The caller has published that this process is finished. So of two that end at the same time at least one sees
         that the other is, too: none of them leaves it to the other in vain.
         """
-        others = [sibling for sibling in await self._siblings.look() if sibling.will_deregister]
+        others = await self._others_to_deregister(deadline)
         if others:
             pids = ", ".join(str(sibling.pid) for sibling in others)
             logger.info("the deregistration is left to the other processes of this pod (%s)", pids)
@@ -190,6 +193,16 @@ class SharedRegistry:
             if gone is not None:
                 return gone
         return await self._registry.deregister(deadline)
+
+    async def _others_to_deregister(self, deadline: float) -> list[Sibling]:
+        now = anyio.current_time()
+        until = now + (deadline - now) * _OTHERS_SHARE
+        while True:
+            others = [sibling for sibling in await self._siblings.look() if sibling.will_deregister]
+            # An interpreter that is taking itself down still listens, and answers nothing any more: it is gone soon.
+            if any(sibling.answered for sibling in others) or not others or anyio.current_time() >= until:
+                return others
+            await anyio.sleep(_LAST_LOOK_DELAY)
 
     async def _from_others(
         self, see: Callable[[float], Awaitable[RegistryOutcome]], deadline: float

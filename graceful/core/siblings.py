@@ -78,15 +78,17 @@ class Sibling:
         return not self.finished and (self.announced or self.stays)
 
 
-def leaves_alone(others: Iterable[Sibling], waited: float) -> bool | None:
+def leaves_alone(others: Iterable[Sibling], waited: float, relief_timeout: float) -> bool | None:
     """Whether one process leaves, or the pod does: what its siblings are doing says it.
 
     A signal for the pod reaches all of them within moments; one for a single process (a worker is recycled, a parent
-    reloads) reaches it alone. So those that serve on are watched for a second.
+    reloads) reaches it alone. So those that serve on are watched for a second. One that is only starting may serve
+    soon, or may have been told to leave before it could hear it: until that shows, this process serves on.
 
     Args:
         others: all siblings, as they are now.
         waited: seconds since the leave began.
+        relief_timeout: seconds for a starting sibling to serve; 0 where this process serves no more anyway.
 
     Returns:
         False as soon as nobody stays, True when somebody stays for good, None to look again.
@@ -94,5 +96,10 @@ def leaves_alone(others: Iterable[Sibling], waited: float) -> bool | None:
     staying = [sibling for sibling in others if sibling.stays]
     if not staying:
         return False
-    patience = _FORWARDING_DELAY if any(sibling.answered for sibling in staying) else _SILENCE_TIMEOUT
+    if any(sibling.phase is Phase.SERVING for sibling in staying):
+        patience = _FORWARDING_DELAY
+    elif any(sibling.answered for sibling in staying):
+        patience = max(_FORWARDING_DELAY, relief_timeout)
+    else:
+        patience = _SILENCE_TIMEOUT
     return True if waited >= patience else None
