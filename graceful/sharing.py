@@ -138,7 +138,7 @@ class SharedRegistry:
     async def _own(self) -> None:
         while not self._ownership.take():
             # Somebody who is only clearing has the name for a moment, and announces nothing.
-            self._beside = self._beside or any(sibling.announced for sibling in await self._siblings.look())
+            self._beside = self._beside or any(each.announced and each.stays for each in await self._siblings.look())
             with anyio.move_on_after(math.inf if self._beside else _LOOK_DELAY):
                 await self._ownership.own()
         # With the name, not after it: whoever finds it taken asks at once what its owner has announced.
