@@ -80,7 +80,7 @@ class DrainCoordinator:
         exit_process: Callable[[int, DrainReport], object],
         make_registry: Callable[[], Registry] | None = None,
         make_siblings: Callable[[Registry | None], Siblings | None] = lambda _registry: None,
-        stop_server: Callable[[float], bool] = lambda _within: False,
+        stop_server: Callable[[float], Awaitable[bool]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -369,8 +369,8 @@ class DrainCoordinator:
         if isinstance(self._registry, SharedRegistry):
             self._registry.hand_over()
         until = leave.budget.drain_until(self._clock())
-        if not life.server_stopped:
-            life.server_told = self._stop_server(max(0.0, until - self._clock()))
+        if not life.server_stopped and self._stop_server is not None:
+            life.server_told = await self._stop_server(max(0.0, until - self._clock()))
             await self._changes.until(lambda: life.server_stopped or not life.server_told, until)
 
     async def _lame_duck(self, life: Life, leave: Leave) -> None:

@@ -48,6 +48,8 @@ logger = logging.getLogger("graceful.service")
 _STOP_SLACK: Final = 1.0
 _LOOK: Final = 0.05
 _PROGRAM_LOOK: Final = 0.5
+_FIRST_REQUEST_DELAY: Final = 0.5
+"""Seconds for what was accepted last to send its request, before a server stops that would cut it."""
 _STAND_BY: Final = "graceful stand-by"
 
 
@@ -356,11 +358,14 @@ class Coordinator(DrainCoordinator):
             self.life.stopped.set()
             raise
 
-    def _tell_server(self, within: float) -> bool:
+    async def _tell_server(self, within: float) -> bool:
         """Release the server before its time; False where nobody would tell us that it has stopped."""
         if self._signals is None or not self._readiness.starting:
             return False
-        self._signals.release(self.signum, remaining=within)
+        self._signals.stop_accepting(self.signum)
+        pause = min(_FIRST_REQUEST_DELAY, within)
+        await anyio.sleep(pause)
+        self._signals.release(self.signum, remaining=within - pause)
         return True
 
     async def _report_when_ready(self) -> None:

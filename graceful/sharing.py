@@ -28,7 +28,7 @@ logger = logging.getLogger("graceful.siblings")
 _OTHERS_SHARE: Final = 0.5
 """The part of the time for a change that another process gets for it, before it is done here as well."""
 
-_LOOK_DELAY: Final = 0.5
+_LOOK_DELAY: Final = 0.2
 """Seconds between two looks at the others, where nothing tells of a change: while one of them is clearing, or while the
 pod leaves and this process was started in the middle of that."""
 

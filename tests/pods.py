@@ -197,7 +197,7 @@ class Process:
             for each in others
         ]
 
-    def _stop_server(self, within):
+    async def _stop_server(self, within):
         """The server stops in its own order: requests first, then the lifespan's end comes to us."""
         self.pod.loop.call_later(self.pod.server_stop_delay, lambda: self.dead or self.coordinator.server_stops())
         return True

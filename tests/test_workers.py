@@ -4,6 +4,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from graceful import rendezvous, wire
 from tests.children import PATIENCE, ROOT, child, free_port, get, until
 from tests.test_service_eureka import Registered
 
@@ -50,6 +52,16 @@ class Workers(Registered):
         until(lambda: len(self.pids("ready: serving")) >= count, f"{count} workers serve")
         until(lambda: self.status == "UP", "UP")
         self.service.wait_for(" is UP on ")
+        until(lambda: all("is announced yes" in each for each in self.told()), "every worker knows")
+
+    def told(self):
+        """What each process of the pod says of itself."""
+        for address in rendezvous.discover(self.env):
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.settimeout(PATIENCE)
+                asking.connect(address)
+                asking.sendall(wire.encode_first("status"))
+                yield asking.recv(wire.LINE_LIMIT).decode()
 
     def changes(self):
         """What the embedded Eureka was asked to change, heartbeats left out."""
