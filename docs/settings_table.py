@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import AliasChoices
 
 from graceful import Settings
+from graceful.values import Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 MARKER: Final = "<!-- settings -->"
+
+_READS_DURATIONS: Final = get_args(Seconds)[1]
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -48,4 +51,4 @@ def _default(info: FieldInfo) -> str:
         return "unset"
     if isinstance(info.default, bool):
         return f"`{info.default}`".lower()
-    return f"{info.default:g} s" if isinstance(info.default, float) else f"`{info.default}`"
+    return f"{info.default:g} s" if _READS_DURATIONS in info.metadata else f"`{info.default}`"

@@ -17,6 +17,7 @@ from graceful.core.callbacks import CallbackOutcome, CallbackStack
 from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
 from graceful.core.phases import Event, Lifecycle, Phase
 from graceful.core.siblings import YES
+from graceful.early_end import until_silent
 from graceful.life import Changes, HookVisit, Life
 from graceful.recycling import see_who_leaves
 from graceful.sharing import ShareableRegistry, SharedRegistry
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from graceful.core.callbacks import RegisteredCallback
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
+    from graceful.core.silence import EarlyEndRule
     from graceful.readiness import Readiness
     from graceful.sharing import Siblings
 
@@ -67,6 +69,7 @@ class DrainCoordinator:
             without one; gives None for a process that stands for itself.
         stop_server: tells the server to stop before anything else is done, and gives it some seconds; whether it will
             say when its listener is closed and its requests are done (`server_stops`).
+        early_end: when the propagation wait may end before its time; None for never.
         clock: monotonic seconds; the clock of the event loop that `run` runs in.
     """
 
@@ -81,6 +84,7 @@ class DrainCoordinator:
         make_registry: Callable[[], Registry] | None = None,
         make_siblings: Callable[[Registry | None], Siblings | None] = lambda _registry: None,
         stop_server: Callable[[float], Awaitable[bool]] | None = None,
+        early_end: EarlyEndRule | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -91,6 +95,7 @@ class DrainCoordinator:
         self._make_siblings = make_siblings
         self._stop_server = stop_server
         self._exit_process = exit_process
+        self._early_end = early_end
         self._clock = clock
         self._drain_callbacks: list[RegisteredCallback] = []
         self._cleanup_callbacks = CallbackStack()
@@ -168,6 +173,14 @@ class DrainCoordinator:
     def leave(self, key: int) -> None:
         """A unit of work has finished."""
         self.life.in_flight.leave(key)
+
+    def note_caller(self, name: str | bytes) -> None:
+        """A caller has called: needed only where the wait may end early.
+
+        Args:
+            name: its address, or what else it is known by, of bounded length; it need not be printable.
+        """
+        self.life.callers.note(name, self._clock())
 
     def enter_late(self, caller: str, route: str, *, served: bool) -> None:
         """A request came after the leave had begun: enter who called.
@@ -379,7 +392,13 @@ class DrainCoordinator:
             await self._until_withdrawn(life, leave)
         since = life.withdrawn.first_verified_at if life.withdrawn else None
         life.wait_ends = leave.budget.wait_until(began, since=began if since is None else since)
-        life.wait_was_whole = await self._until_wait_is_over(life, leave, life.wait_ends)
+        async with anyio.create_task_group() as meanwhile:
+            # Where no server verified, nobody was told: their silence would have another reason.
+            if self._early_end is not None and (since is not None or not self._announced):
+                counts_from = began if since is None else since
+                meanwhile.start_soon(self._guard, "the early end", self._end_early, life, leave, counts_from)
+            life.wait_was_whole = await self._until_wait_is_over(life, leave, life.wait_ends)
+            meanwhile.cancel_scope.cancel()
         self._end_wait(life)
         # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.
         if not await self._changes.until(lambda: leave.may_drain, leave.budget.sigterm_until(self._clock())):
@@ -415,6 +434,15 @@ class DrainCoordinator:
         if life.wait_ends is not None and ends < life.wait_ends:
             life.wait_ends = ends
             self._say(why)
+
+    async def _end_early(self, life: Life, leave: Leave, since: float) -> None:
+        if self._early_end is None:
+            return
+        wait = leave.budget.plan.propagation
+        evidence = await until_silent(life.callers, self._early_end, since=since, wait=wait, clock=self._clock)
+        if life.wait_ends is not None and since + evidence.after < life.wait_ends:
+            life.early_end = evidence
+            self._bring_wait_forward(life, since + evidence.after, str(evidence))
 
     def _end_wait(self, life: Life) -> None:
         life.wait_is_over = True

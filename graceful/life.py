@@ -14,6 +14,7 @@ from graceful.core.inflight import InFlight
 from graceful.core.ledger import LateLedger
 from graceful.core.phases import Phase
 from graceful.core.report import DrainReport
+from graceful.core.silence import Callers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from graceful.core.ledger import LateRequests
     from graceful.core.phases import Lifecycle
     from graceful.core.registry import Registry, RegistryOutcome
+    from graceful.core.silence import EarlyEnd
 
 __all__ = ["Changes", "HookVisit", "Life"]
 
@@ -64,7 +66,7 @@ class Life:
     """What belongs to one life of the service; a test client may give one process several.
 
     `lifecycle`, `leave` and `waiting_hooks` change under the coordinator's lock or on its event loop; the rest on its
-    event loop only, but for `in_flight` and `ledger`, which the requests themselves enter.
+    event loop only, but for `in_flight`, `ledger` and `callers`, which the requests themselves enter.
     """
 
     lifecycle: Lifecycle
@@ -74,6 +76,8 @@ class Life:
     in_flight: InFlight = field(default_factory=InFlight)
     leave: Leave | None = None
     ledger: LateLedger = field(default_factory=LateLedger)
+    callers: Callers = field(default_factory=Callers)
+    early_end: EarlyEnd | None = None
     withdrawn: RegistryOutcome | None = None
     deregistered: RegistryOutcome | None = None
     unfinished: tuple[Work, ...] = ()
@@ -102,7 +106,10 @@ class Life:
         late = self.ledger.told(since, what)
         if self.leave is None or self.wait_ends is None or not self.wait_was_whole:
             return late  # a wait that was cut short says nothing about how long it should have been
-        return late.judging(max(0.0, self.wait_ends - since), self.leave.budget.plan)
+        wait = max(0.0, self.wait_ends - since)
+        if self.early_end is not None:
+            return late.judging_early_end(wait)
+        return late.judging(wait, self.leave.budget.plan)
 
     def report(self, now: float, *, overdue: bool = False) -> DrainReport:
         """How the leave went so far."""
@@ -111,6 +118,7 @@ class Life:
             alone=bool(self.leave and self.leave.alone),
             durations=self.lifecycle.durations(now),
             late=self.late(),
+            early_end=self.early_end,
             withdrawn=self.withdrawn,
             deregistered=self.deregistered,
             calls=self.registry.calls if self.registry is not None else (),

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from graceful import wire
 
@@ -202,8 +202,9 @@ class Server:
         self._secure = scheme == "https"
         self._tls = tls
         self._place = f"//{place}"
-        user, _, password = credentials.partition(":")
-        token = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+        # By bytes, as the app does it: a password need not be UTF-8.
+        pair = b":".join(unquote_to_bytes(each) for each in credentials.partition(":")[::2])
+        token = base64.b64encode(pair).decode()
         self._headers = {"Accept": "application/json"} | ({"Authorization": f"Basic {token}"} if at else {})
         self._resource = f"/apps/{quote(app.upper(), safe='')}/{quote(instance, safe=':')}"
         self.shown = f"{scheme}://{'***@' if at else ''}{place}"
@@ -245,14 +246,16 @@ class Server:
     def _call(self, method: str, resource: str) -> tuple[int, bytes]:
         """Return status and body of one request. A redirect is not followed: it leads to a page for people."""
         parts = urlsplit(self._place)
-        host = parts.hostname or ""
+        # Without a port, http.client would look for one behind the last colon of an IPv6 address.
+        host, port = parts.hostname or "", parts.port or (443 if self._secure else 80)
+        path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
         connection = (
-            http.client.HTTPSConnection(host, parts.port, timeout=TRY_TIMEOUT, context=self._tls)
+            http.client.HTTPSConnection(host, port, timeout=TRY_TIMEOUT, context=self._tls)
             if self._secure
-            else http.client.HTTPConnection(host, parts.port, timeout=TRY_TIMEOUT)
+            else http.client.HTTPConnection(host, port, timeout=TRY_TIMEOUT)
         )
         try:
-            connection.request(method, parts.path.rstrip("/") + resource, headers=self._headers)
+            connection.request(method, path + resource, headers=self._headers)
             response = connection.getresponse()
             return response.status, response.read(BODY_LIMIT)
         finally:

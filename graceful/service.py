@@ -23,10 +23,13 @@ from graceful.core.leave import Trigger
 from graceful.core.phases import Phase
 from graceful.exiting import exit_with_report
 from graceful.http.asgi import GracefulMiddleware
+from graceful.http.noting import NotingMiddleware
 from graceful.kubernetes.manifest import Snippets
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
+from graceful.unusable import SettingsError
+from graceful.wire import env_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from graceful.core.budget import Plan
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
+    from graceful.eureka.discovery import Discovery
     from graceful.http.asgi import ASGIApp
     from graceful.settings import Settings
     from graceful.sharing import Siblings
@@ -76,6 +80,7 @@ class Coordinator(DrainCoordinator):
         make_siblings: Callable[[Registry | None], Siblings | None],
         signals: SignalHold | None,
         serves_app: bool,
+        make_discovery: Callable[[Runtime], Discovery] | None = None,
     ) -> None:
         self.settings = settings
         self._mode = mode
@@ -84,6 +89,7 @@ class Coordinator(DrainCoordinator):
         self._uninstalled = threading.Event()
         self._unwire: list[Callable[[], None]] = []
         self._runtime = Runtime(self._main)
+        self._discovery = make_discovery(self._runtime) if make_discovery else None
         caller = AppCaller()
         hosts = ("127.0.0.1", "::1", *([settings.ip_addr] if settings.ip_addr else []))
         readiness = Readiness(
@@ -102,6 +108,7 @@ class Coordinator(DrainCoordinator):
             make_siblings=make_siblings,
             stop_server=self._tell_server,
             exit_process=self._end_process,
+            early_end=settings.early_end_rule,
         )
 
     # For users
@@ -115,6 +122,20 @@ class Coordinator(DrainCoordinator):
     def plan(self) -> Plan:
         """How long each part of the leave may take, with the cleanup callbacks registered so far."""
         return self.settings.plan(registry=self._has_registry, cleanup=self.cleanup_timeouts)
+
+    @property
+    def eureka(self) -> Discovery:
+        """Where other services are: `coordinator.eureka.base_url("payments")`.
+
+        Raises:
+            SettingsError: without an Eureka there is nothing to ask.
+        """
+        if self._discovery is None:
+            raise SettingsError(
+                "coordinator.eureka needs an Eureka to ask: set eureka_url, in install() or as "
+                + " or ".join(env_names("eureka_url"))
+            )
+        return self._discovery
 
     @property
     def snippets(self) -> Snippets:
@@ -214,13 +235,14 @@ class Coordinator(DrainCoordinator):
         if self._mode is Mode.INERT:
             return app
         self._readiness.serves_app = True
-        return GracefulMiddleware(
-            app,
-            self,
-            livez_path=self.settings.livez_path if self.settings.probes else None,
-            readyz_path=self.settings.readyz_path if self.settings.probes else None,
-            retry_after=self.settings.retry_after,
-        )
+        options: dict[str, Any] = {
+            "livez_path": self.settings.livez_path if self.settings.probes else None,
+            "readyz_path": self.settings.readyz_path if self.settings.probes else None,
+            "retry_after": self.settings.retry_after,
+        }
+        if self.settings.early_end:
+            return NotingMiddleware(app, self, caller_header=self.settings.early_end_caller_header, **options)
+        return GracefulMiddleware(app, self, **options)
 
     def uninstall(self) -> None:
         """Put everything back: the thread, the hook's socket, the signal handlers, the application. No leave begins."""
@@ -295,6 +317,8 @@ class Coordinator(DrainCoordinator):
         """In a forked child: nothing of the parent's is ours, until an application's lifespan begins here."""
         close_inherited()
         self._runtime.reset_after_fork()
+        if self._discovery is not None:
+            self._discovery.reset_after_fork()
         self._caller.forget()
         self.new_life()
 
@@ -345,6 +369,8 @@ class Coordinator(DrainCoordinator):
                 tasks.start_soon(self._pump_signals)
                 tasks.start_soon(serve_control, self)
                 tasks.start_soon(self._report_when_ready)
+                if self._discovery is not None:
+                    tasks.start_soon(self._discovery.run)
                 await self.run(self._runtime.call_soon)
                 if self.server_stopped_first:
                     tasks.cancel_scope.cancel()

@@ -5,24 +5,28 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from graceful.core.budget import KUBERNETES_DEFAULT_GRACE, Plan
+from graceful.core.silence import EarlyEndRule
 from graceful.environment import find_variable, nearest, odd_variables, service_as_port
-from graceful.unusable import SettingsError, fix, given, unusable
+from graceful.instance_settings import InstanceSettings, env_alias
+from graceful.unusable import SettingsError, placeholder, unusable
 from graceful.values import (
     DAY,
-    EUREKA_NAMES,
     Flag,
-    Port,
+    HeaderName,
+    Probability,
     Seconds,
     Secret,
     ServiceUrl,
     ServiceUrls,
+    Stale,
     Text,
     Timeout,
     UrlPath,
+    same_zone,
 )
 from graceful.wire import env_names
 
@@ -36,12 +40,7 @@ __all__ = ["ServiceUrl", "Settings", "SettingsError", "load_settings", "unknown_
 _PREFIX: Final = "GRACEFUL_"
 
 
-def _names(field: str) -> AliasChoices:
-    """The variable of ours first, then the names that users already have; the hook reads the same ones."""
-    return AliasChoices(*env_names(field))
-
-
-class Settings(BaseSettings):
+class Settings(InstanceSettings):
     """Everything that can be set. Arguments of `install()` win over the environment.
 
     Durations are seconds, or in text `"20s"`, `"2m"`. A name that ends in `_delay` is always waited whole, one that
@@ -61,14 +60,6 @@ class Settings(BaseSettings):
         None,
         description="`false` makes `install()` inert. Unset: on, but inside a pytest process nothing is started "
         "until an application's lifespan begins.",
-    )
-    app_name: Text | None = Field(
-        None,
-        validation_alias=_names("app_name"),
-        description="The service's name, as callers look it up in Eureka.",
-    )
-    port: Port | None = Field(
-        None, description="The port that the service listens on; it is announced once it accepts."
     )
     hold_signals: Flag = Field(
         True,
@@ -105,9 +96,24 @@ class Settings(BaseSettings):
     kubernetes_propagation_delay: Seconds = Field(
         10.0, description="Until endpoints and kube-proxies have heard that the pod is leaving."
     )
+    early_end: Flag = Field(
+        False,
+        description="Whether the wait may end before its time, when every caller seen before has been silent for long "
+        "enough. Callers that call rarely or were never seen may lose requests by it.",
+    )
+    early_end_risk: Probability = Field(
+        0.001,
+        description="The probability, over all callers of one leave together, that one was taken for gone and still "
+        "calls; at most 0.1. A smaller one asks for longer silence.",
+    )
+    early_end_caller_header: HeaderName | None = Field(
+        None,
+        description="The header that names the caller for the early end, such as `X-Client-Id`. Unset, or missing in a "
+        "request: the peer's address.",
+    )
     drain_timeout: Seconds = Field(
         20.0,
-        validation_alias=_names("drain_timeout"),
+        validation_alias=env_alias("drain_timeout"),
         description="For finishing what is in flight, after the lame duck.",
     )
     cleanup_timeout: Seconds = Field(
@@ -124,8 +130,22 @@ class Settings(BaseSettings):
 
     eureka_url: ServiceUrls = Field(
         (),
-        validation_alias=_names("eureka_url"),
-        description="The Eureka servers, separated by commas. Credentials go into the address, percent-encoded.",
+        validation_alias=env_alias("eureka_url"),
+        description="The Eureka servers, separated by commas; or a mapping from zones to servers, which in the "
+        "environment is one `EUREKA_CLIENT_SERVICEURL_…` for each zone. Credentials go into the address, "
+        "percent-encoded.",
+    )
+    eureka_status_only: Flag = Field(
+        False,
+        description="Whether somebody else registers the instance (a sidecar, another library) and only its status is "
+        "changed here: OUT_OF_SERVICE at the end, cleared again once the next start is ready; never deleted. Needs "
+        "`eureka_url`, `app_name` and `instance_id`.",
+    )
+    eureka_stale: Stale = Field(
+        "clear",
+        description="What becomes of an OUT_OF_SERVICE that is there before this start: `clear` takes it for what a "
+        "former life left; `respect` leaves it, for operators who set it by hand, says so in a warning, and deletes "
+        "nothing at the start.",
     )
     eureka_ca_file: Text | None = Field(
         None,
@@ -148,64 +168,62 @@ class Settings(BaseSettings):
         description="Whether Eureka is called through the proxies that `HTTP_PROXY` and `HTTPS_PROXY` name, except for "
         "the hosts in `NO_PROXY`. Unless it is `true`, these variables are ignored. The hook always connects directly.",
     )
-    instance_id: Text | None = Field(
-        None,
-        validation_alias=_names("instance_id"),
-        description="The instance's id in Eureka. Unset: `app:ip:port`.",
+    eureka_fetch_interval: Timeout = Field(
+        30.0,
+        validation_alias=env_alias("eureka_fetch_interval"),
+        description="Between two fetches of a service that this one calls (`coordinator.eureka`).",
     )
-    hostname: Text | None = Field(
-        None,
-        validation_alias=_names("hostname"),
-        description="The host name that callers use. Unset: the IP address.",
-    )
-    ip_addr: Text | None = Field(
-        None,
-        validation_alias=_names("ip_addr"),
-        description="The IP address that callers use. Unset: this machine's own.",
-    )
-    heartbeat_interval: Timeout = Field(30.0, description="Between two heartbeats to Eureka.")
-    lease_duration: Timeout = Field(90.0, description="After this long without a heartbeat Eureka may evict.")
-
     kubernetes: Flag = Field(
         default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ,
         description="Whether this runs in Kubernetes. Unset: whether `KUBERNETES_SERVICE_HOST` is there.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_placeholders(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = {name: values[name] for name in cls.model_fields if name in values}
+        if given.get("eureka_url") or values.get(env_names("eureka_url")[0]):
+            for name, value in given.items():
+                # pydantic-settings keeps an argument under its first alias, and it wins.
+                if env_names(name)[0] not in values and (problem := placeholder(name, value)):
+                    raise ValueError(problem)
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         parts = self.plan(registry=True)
         if parts.total > DAY:
             raise ValueError(f"{parts} is longer than a day: shorten the longest of them")
+        if self.eureka_status_only:
+            self._require(
+                ("eureka_url", "app_name", "instance_id"),
+                "eureka_status_only is set",
+                "the instance must be called as the one who registers it does",
+            )
+        elif self.eureka_url:
+            self._require(("app_name", "port"), "eureka_url is set", "Eureka needs to know what is where")
         if self.eureka_url:
             self._check_for_eureka()
         return self
 
-    def _check_for_eureka(self) -> None:
-        missing = [name for name in ("app_name", "port") if getattr(self, name) is None]
+    def _require(self, names: tuple[str, ...], because: str, why: str) -> None:
+        missing = [name for name in names if getattr(self, name) in (None, ())]
         if missing:
             variables = " and ".join(_PREFIX + name.upper() for name in missing)
             raise ValueError(
-                f"eureka_url is set, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not: Eureka "
-                f"needs to know what is where; pass install({', '.join(f'{name}=…' for name in missing)}) or set "
+                f"{because}, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not: {why}; "
+                f"pass install({', '.join(f'{name}=…' for name in missing)}) or set "
                 f"{variables}{''.join(f' ({note})' for note in service_as_port(os.environ) if 'port' in missing)}"
             )
+
+    def _check_for_eureka(self) -> None:
         for name in ("eureka_client_key_file", "eureka_client_key_password"):
             if getattr(self, name) is not None and self.eureka_client_cert_file is None:
                 raise ValueError(
                     f"{name} is set, but eureka_client_cert_file is not: a key belongs to a certificate; set "
                     f"eureka_client_cert_file ({_PREFIX}EUREKA_CLIENT_CERT_FILE) too, or leave {name} out"
                 )
-        for name, is_good, expected in EUREKA_NAMES:
-            value = getattr(self, name)
-            if value is not None and not is_good(value):
-                raise ValueError(
-                    f"{given(name, value)}, which Eureka cannot use: expected {expected}; {fix(name, value)}"
-                )
-        if self.lease_duration <= self.heartbeat_interval:
-            raise ValueError(
-                f"lease_duration is {self.lease_duration:g}s, heartbeat_interval {self.heartbeat_interval:g}s: Eureka "
-                "would evict the instance between two heartbeats; set lease_duration to about three intervals"
-            )
+        self.check_instance()
 
     @classmethod
     def settings_customise_sources(
@@ -220,6 +238,12 @@ class Settings(BaseSettings):
         return init_settings, _Environment(settings_cls)
 
     @property
+    def eureka_servers(self) -> list[ServiceUrl]:
+        """The servers in the order in which they are asked to register: those of the instance's own zone first."""
+        own = self.own_zone
+        return sorted(self.eureka_url, key=lambda url: not (own and same_zone(url.zone, own)))
+
+    @property
     def propagation(self) -> float:
         """Seconds for which callers may still call after they were told."""
         if self.propagation_delay is not None:
@@ -230,6 +254,15 @@ class Settings(BaseSettings):
             self.kubernetes_propagation_delay if self.kubernetes else 0.0,
         )
 
+    @property
+    def early_end_rule(self) -> EarlyEndRule | None:
+        """When the wait may end early, or None where it may not."""
+        if not self.early_end:
+            return None
+        # What comes through a Service has its node's address, as all of that node's does, and no registry tells it to
+        # go: only the time that endpoints and proxies take says when it ends.
+        return EarlyEndRule(self.early_end_risk, least=self.kubernetes_propagation_delay if self.kubernetes else 0.0)
+
     def in_kubernetes(self) -> Settings:
         """These settings as they come out in a pod: for a manifest that is written elsewhere."""
         return self if "kubernetes" in self.model_fields_set else self.model_copy(update={"kubernetes": True})
@@ -238,7 +271,8 @@ class Settings(BaseSettings):
         """The plan that these settings make.
 
         Args:
-            registry: whether there is a registry to announce to; without one, no time is kept for it.
+            registry: whether there is a registry to announce to; without one, no time is kept for it, and none for
+                deregistering what somebody else has registered.
             cleanup: seconds that the registered cleanup callbacks ask for, if that is more than `cleanup_timeout`.
         """
         return Plan(
@@ -246,7 +280,7 @@ class Settings(BaseSettings):
             propagation=self.propagation,
             drain=self.drain_timeout,
             cleanup=max(self.cleanup_timeout, cleanup or 0.0),
-            deregister=self.deregister_timeout if registry else 0.0,
+            deregister=self.deregister_timeout if registry and not self.eureka_status_only else 0.0,
             margin=self.margin,
         )
 

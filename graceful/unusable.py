@@ -7,7 +7,7 @@ from typing import Final
 
 from graceful.environment import variable_with
 
-__all__ = ["SettingsError", "fix", "given", "unusable"]
+__all__ = ["SettingsError", "fix", "given", "placeholder", "unusable"]
 
 _SECRET_FIELDS: Final = frozenset({"eureka_url", "eureka_client_key_password"})
 
@@ -36,6 +36,17 @@ def given(field: str, value: object) -> str:
 def fix(field: str, value: object) -> str:
     """`correct GRACEFUL_PORT`, or the argument where that is what was given."""
     return f"correct {variable_with(field, value, os.environ) or f'the argument {field}'}"
+
+
+def placeholder(field: str, value: object) -> str:
+    """What to say of a value with one of Spring's placeholders, from a variable of Spring's; empty for any other."""
+    variable = variable_with(field, value, os.environ)
+    if not variable or variable.startswith("GRACEFUL_") or "${" not in str(value):
+        return ""
+    return (
+        f"{given(field, value)}: Spring's placeholders (${{…}}) are not filled in here; write out what is meant, have "
+        f"Kubernetes fill in a variable with $(NAME), or set GRACEFUL_{field.upper()}, which wins"
+    )
 
 
 def _shown(value: object) -> str:

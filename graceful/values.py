@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,14 +28,21 @@ __all__ = [
     "DAY",
     "EUREKA_NAMES",
     "Flag",
+    "HeaderName",
+    "Metadata",
+    "PageUrl",
     "Port",
+    "Probability",
     "Seconds",
     "Secret",
     "ServiceUrl",
     "ServiceUrls",
+    "Stale",
     "Text",
     "Timeout",
     "UrlPath",
+    "Zone",
+    "same_zone",
     "to_urls",
 ]
 
@@ -41,14 +50,25 @@ DAY: Final = 86_400
 """Seconds of the longest duration that a setting takes: anything longer is a slip of the unit."""
 
 _PATH: Final = re.compile(r"/[^\s?#]*")
+_TOKEN: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+"""RFC 9110 5.6.2."""
+_LIKELIEST: Final = 0.1
+"""A risk of losing requests that is larger is a slip of the decimal point."""
+_PAGE: Final = re.compile(r"(https?://[^\s/?#@]+)?/\S*|https?://[^\s/?#@]+")
 
 
 class ServiceUrl:
-    """The address of one Eureka server. Its credentials never appear in a text form."""
+    """The address of one Eureka server. Its credentials never appear in a text form.
 
-    __slots__ = ("_public", "_raw")
+    Args:
+        raw: the whole address.
+        zone: the zone that it serves, if one was named.
+    """
 
-    def __init__(self, raw: str) -> None:
+    __slots__ = ("_public", "_raw", "zone")
+
+    def __init__(self, raw: str, zone: str = "") -> None:
+        self.zone = zone
         self._raw = raw.strip()
         self._public = ServerAddress.parse(self._raw).public
 
@@ -100,27 +120,72 @@ def _no_bool(value: object) -> object:
     return value
 
 
-def _checked_path(value: str) -> str:
-    if not _PATH.fullmatch(value):
-        raise ValueError
-    return value
+def _matching(pattern: re.Pattern[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError
+        return value
+
+    return AfterValidator(check)
 
 
 def to_urls(value: object) -> tuple[ServiceUrl, ...]:
     """The servers that a setting names.
 
-    One text may name several, separated by commas; a comma that no scheme follows is part of a password.
+    One text may name several, separated by commas; a comma that no scheme follows is part of a password. A mapping
+    names the servers of each zone; one that stands in two zones belongs to the first.
 
     Raises:
         ValueError: it names none, or one in a form that cannot be used. Credentials are not quoted.
     """
     if value is None:  # install(eureka_url=os.environ.get("…"))
         return ()
+    if isinstance(value, Mapping):
+        zoned = [ServiceUrl(url.raw, str(zone)) for zone, urls in value.items() for url in to_urls(urls)]
+        return tuple(dict.fromkeys(zoned))
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(each, str | ServiceUrl) for each in value):
         raise ValueError("expected the address of an Eureka server, or several, as text")
     return tuple(url for each in value for url in ([each] if isinstance(each, ServiceUrl) else _split_urls(each)))
+
+
+def same_zone(one: str, other: str) -> bool:
+    """Whether two names mean the same zone: by letters and digits alone, since a variable's name has no others."""
+    return _letters_and_digits(one) == _letters_and_digits(other)
+
+
+def _letters_and_digits(text: str) -> str:
+    return "".join(filter(str.isalnum, text)).lower()
+
+
+def _to_metadata(value: object) -> dict[str, str]:
+    """Texts by key, from a mapping, from JSON, or from `key=value,key=value`; empty values are left out, as by Spring.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if isinstance(value, str):
+        value = json.loads(value) if value.strip().startswith("{") else dict(map(_pair, value.split(",")))
+    if not isinstance(value, Mapping):
+        raise ValueError  # noqa: TRY004  pydantic takes ValueError; `_expecting` has the words
+    entries = {key: _as_text(entry) for key, entry in value.items()}
+    if not all(isinstance(text, str) and text.isprintable() for entry in entries.items() for text in entry):
+        raise ValueError
+    if "" in entries or "@class" in entries:  # the latter is Jackson's own, and lost on the server
+        raise ValueError
+    return {key: entry for key, entry in entries.items() if entry}
+
+
+def _as_text(entry: Any) -> Any:
+    return json.dumps(entry) if isinstance(entry, bool | int | float) else entry
+
+
+def _pair(part: str) -> tuple[str, str]:
+    key, equals, value = part.partition("=")
+    if not equals:
+        raise ValueError
+    return key.strip(), value.strip()
 
 
 def _split_urls(text: str) -> list[ServiceUrl]:
@@ -159,10 +224,29 @@ Timeout = Annotated[
 Port = Annotated[
     int, BeforeValidator(_no_bool), Field(ge=1, le=65_535), _expecting("a whole number from 1 to 65535, such as 8080")
 ]
+Probability = Annotated[
+    float,
+    BeforeValidator(_no_bool),
+    Field(gt=0, le=_LIKELIEST, allow_inf_nan=False),
+    _expecting(f"a probability, more than 0 and at most {_LIKELIEST}, such as 0.001"),
+]
 Flag = Annotated[bool, _expecting("true or false")]
+Stale = Annotated[Literal["clear", "respect"], _expecting("'clear' or 'respect'")]
 Text = Annotated[str, Field(min_length=1), _expecting("a text that is not empty")]
 Secret = Annotated[SecretStr, Field(min_length=1), _expecting("a text that is not empty")]
-UrlPath = Annotated[str, AfterValidator(_checked_path), _expecting("a path such as '/healthz'")]
+HeaderName = Annotated[str, _matching(_TOKEN), _expecting("the name of a header, such as 'X-Client-Id'")]
+UrlPath = Annotated[str, _matching(_PATH), _expecting("a path such as '/healthz'")]
+PageUrl = Annotated[
+    str,
+    _matching(_PAGE),
+    _expecting("a path such as '/healthz', or a URL such as 'https://orders.example.org/' without credentials"),
+]
+Zone = Annotated[str, _matching(re.compile(r"[^\s,]*\w[^\s,]*")), _expecting("a zone's name, such as 'eu-west-1a'")]
+Metadata = Annotated[
+    Mapping[str, str],
+    BeforeValidator(_to_metadata),
+    _expecting("printable texts by key: a mapping, as text in JSON or as 'version=3,team=orders'"),
+]
 ServiceUrls = Annotated[
     tuple[ServiceUrl, ...],
     BeforeValidator(to_urls),
@@ -190,10 +274,13 @@ def _is_ip_address(text: str) -> bool:
     return True
 
 
+_VIP: Final = "the name that callers look up, such as 'orders', without spaces and slashes"
 EUREKA_NAMES: Final[tuple[tuple[str, Callable[[str], bool], str], ...]] = (
     ("app_name", _is_app_name, "letters, digits, '.', '_' and '-', beginning with a letter or digit"),
     ("instance_id", _is_path_segment, "printable text without spaces and slashes, such as 'orders:10.0.0.7:8080'"),
     ("hostname", _is_host, "a host name such as 'orders.example.org', or an IP address"),
     ("ip_addr", _is_ip_address, "an IP address such as '10.0.0.7'"),
+    ("vip_address", _is_path_segment, _VIP),
+    ("secure_vip_address", _is_path_segment, _VIP),
 )
 """Settings that become part of what is registered: the name, whether a text will do, and what is expected."""

@@ -45,6 +45,7 @@ __all__ = [
     "env_lookup",
     "env_names",
     "parse_duration",
+    "zone_urls",
 ]
 
 PROTOCOL = "graceful"
@@ -55,18 +56,44 @@ KINDS = ("say", "done", "failed")
 
 ENV_NAMES = {
     "eureka_url": ("GRACEFUL_EUREKA_URL", "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "EUREKA_SERVER_URL"),
+    "eureka_fetch_interval": ("GRACEFUL_EUREKA_FETCH_INTERVAL", "EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS"),
     "app_name": (
         "GRACEFUL_APP_NAME",
         "EUREKA_INSTANCE_APPNAME",
         "SPRING_APPLICATION_NAME",
         "OTEL_SERVICE_NAME",
     ),
+    "port": ("GRACEFUL_PORT", "EUREKA_INSTANCE_NONSECUREPORT", "SERVER_PORT"),
+    "non_secure_port_enabled": ("GRACEFUL_NON_SECURE_PORT_ENABLED", "EUREKA_INSTANCE_NONSECUREPORTENABLED"),
+    "secure_port": ("GRACEFUL_SECURE_PORT", "EUREKA_INSTANCE_SECUREPORT"),
+    "secure_port_enabled": ("GRACEFUL_SECURE_PORT_ENABLED", "EUREKA_INSTANCE_SECUREPORTENABLED"),
     "instance_id": ("GRACEFUL_INSTANCE_ID", "EUREKA_INSTANCE_INSTANCEID"),
     "hostname": ("GRACEFUL_HOSTNAME", "EUREKA_INSTANCE_HOSTNAME"),
     "ip_addr": ("GRACEFUL_IP_ADDR", "EUREKA_INSTANCE_IPADDRESS", "POD_IP"),
+    "prefer_ip_address": ("GRACEFUL_PREFER_IP_ADDRESS", "EUREKA_INSTANCE_PREFERIPADDRESS"),
+    "vip_address": ("GRACEFUL_VIP_ADDRESS", "EUREKA_INSTANCE_VIRTUALHOSTNAME"),
+    "secure_vip_address": ("GRACEFUL_SECURE_VIP_ADDRESS", "EUREKA_INSTANCE_SECUREVIRTUALHOSTNAME"),
+    "home_page_url": ("GRACEFUL_HOME_PAGE_URL", "EUREKA_INSTANCE_HOMEPAGEURL", "EUREKA_INSTANCE_HOMEPAGEURLPATH"),
+    "status_page_url": (
+        "GRACEFUL_STATUS_PAGE_URL",
+        "EUREKA_INSTANCE_STATUSPAGEURL",
+        "EUREKA_INSTANCE_STATUSPAGEURLPATH",
+    ),
+    "health_check_url": (
+        "GRACEFUL_HEALTH_CHECK_URL",
+        "EUREKA_INSTANCE_HEALTHCHECKURL",
+        "EUREKA_INSTANCE_HEALTHCHECKURLPATH",
+    ),
+    "secure_health_check_url": ("GRACEFUL_SECURE_HEALTH_CHECK_URL", "EUREKA_INSTANCE_SECUREHEALTHCHECKURL"),
+    "zone": ("GRACEFUL_ZONE", "EUREKA_INSTANCE_METADATAMAP_ZONE"),
+    "heartbeat_interval": ("GRACEFUL_HEARTBEAT_INTERVAL", "EUREKA_INSTANCE_LEASERENEWALINTERVALINSECONDS"),
+    "lease_duration": ("GRACEFUL_LEASE_DURATION", "EUREKA_INSTANCE_LEASEEXPIRATIONDURATIONINSECONDS"),
     "drain_timeout": ("GRACEFUL_DRAIN_TIMEOUT", "SPRING_LIFECYCLE_TIMEOUT_PER_SHUTDOWN_PHASE"),
 }
 """The environment variables of the settings that have more than `GRACEFUL_…`, the first that is set wins."""
+
+ZONE_URL = "EUREKA_CLIENT_SERVICEURL_"
+DEFAULT_ZONE = "DEFAULTZONE"
 
 
 class WireError(ValueError):
@@ -85,15 +112,25 @@ def env_lookup(setting: str, environ: Mapping[str, str]) -> str | None:
     """Return the value that the environment gives to a setting, under its own name or one users already have.
 
     Args:
-        setting: the setting's name in lower case, such as `"eureka_url"`.
+        setting: the setting's name in lower case, such as `"eureka_url"`. For this one the servers of all zones are
+            returned, separated by commas.
         environ: the environment; a blank value counts as not set, and so does the address (`tcp://…`) that
             Kubernetes puts into `GRACEFUL_PORT` for a Service named `graceful`.
     """
     for name in env_names(setting):
         value = environ.get(name, "").strip()
-        if value and not (setting == "port" and "://" in value):
+        if name == ZONE_URL + DEFAULT_ZONE:
+            value = ",".join(zone_urls(environ).values())
+        if value and not (setting.endswith("port") and "://" in value):
             return value
     return None
+
+
+def zone_urls(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return Eureka's servers by zone, as `EUREKA_CLIENT_SERVICEURL_<ZONE>` names them: the default zone first."""
+    zones = [name[len(ZONE_URL) :] for name in environ if name.startswith(ZONE_URL) and environ[name].strip()]
+    zones.sort(key=lambda zone: (zone != DEFAULT_ZONE, zone))
+    return {zone: environ[ZONE_URL + zone].strip() for zone in zones}
 
 
 def env_duration(setting: str, environ: Mapping[str, str]) -> float | None:

@@ -74,7 +74,7 @@ class FakeRegistry:
 class Rig:
     """A coordinator, its loop and everything that it did."""
 
-    def __init__(self, *, plan=PLAN, grace_period=130.0, registry=True, withdraw_after=0.5, fails=()):
+    def __init__(self, *, plan=PLAN, grace_period=130.0, registry=True, withdraw_after=0.5, fails=(), early_end=None):
         self.loop = VirtualLoop()
         self.calls: list[str] = []
         self.wake_ups = 0
@@ -88,6 +88,7 @@ class Rig:
             readiness=self.readiness,
             caller=caller,
             make_registry=(lambda: self.registry) if registry else None,
+            early_end=early_end,
             exit_process=lambda status, report: self.exits.append((status, report, self.now)),
             clock=self.loop.time,
         )

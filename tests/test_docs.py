@@ -29,6 +29,7 @@ import pytest
 
 import graceful
 from graceful import Settings
+from graceful.instance_settings import InstanceSettings
 from graceful.wire import env_names
 from tests.eureka_servers import free_port, start_embedded_eureka
 
@@ -240,7 +241,21 @@ def test_settings_reference_names_every_setting() -> None:
         assert len(description) > 20, name
         assert "- Default: " in facts
         assert re.findall(r"`([A-Z_]+)`", facts) == list(env_names(name))
+    assert "- Default: 20 s\n" in entries["drain_timeout"]
+    assert "- Default: `0.001`\n" in entries["early_end_risk"]
     assert reference["MARKER"] in (ROOT / "docs" / "reference" / "settings.md").read_text()
+
+
+def test_the_table_of_springs_names_is_whole() -> None:
+    """Every variable that a setting of the instance has besides its own, in the order in which they are read."""
+    text = (ROOT / "docs" / "how-to" / "instance.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE))
+    for name in InstanceSettings.model_fields:
+        if others := env_names(name)[1:]:
+            assert re.findall(r"`([A-Z_]+)`", rows[name]) == list(others)
+    assert rows.keys() - {"metadata", "eureka_url"} == {
+        name for name in InstanceSettings.model_fields if env_names(name)[1:]
+    }
 
 
 def test_api_reference_has_every_public_name() -> None:

@@ -253,6 +253,31 @@ async def test_an_instance_that_comes_back_is_deleted_again(
     assert await statuses(cluster) == [None, None]
 
 
+async def test_a_registration_that_is_replicated_after_the_confirmation_is_deleted(
+    cluster: EmbeddedEurekaCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both nodes were seen to be without it: the last look finds it, and deletes it on that node."""
+    cluster.replication.hold("register")
+    registry = registration(*cluster.urls)
+    async with serving(cluster, registry):
+        await registry.withdraw(soon())
+    for node in cluster.nodes:
+        node.forget_requests()
+
+    async def heal() -> None:
+        # The second look is one after the confirmation.
+        for node in cluster.nodes:
+            await received(node, "GET", None, 2)
+        cluster.replication.heal()
+
+    async with running(heal):
+        outcome = await registry.deregister(soon())
+    assert outcome.verdict is Verdict.VERIFIED_ALL
+    assert [len(node.requests("DELETE")) for node in cluster.nodes] == [1, 2]
+    assert any("there again: deleting it" in message for message in messages(caplog))
+    assert await statuses(cluster) == [None, None]
+
+
 # --- whatever goes wrong --------------------------------------------------------------------------------------------
 
 

@@ -17,13 +17,13 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 import graceful
-from graceful import installation
 from graceful.core.registry import Verdict
 from graceful.eureka.address import ServerAddress
 from graceful.eureka.instance import Instance
 from graceful.eureka.proxy import Proxies, Proxy
 from graceful.eureka.registration import EurekaRegistration
 from graceful.eureka.rest import EurekaError, Server, Status
+from graceful.registries import registry_factory
 from graceful.rehearsal.eureka import EmbeddedEureka
 from graceful.service import Mode
 from graceful.settings import SettingsError, load_settings
@@ -228,7 +228,7 @@ def settings_for(port: int, **more: Any) -> dict[str, Any]:
 
 def made(mode: Mode = Mode.ACTIVE, **arguments: Any) -> EurekaRegistration:
     """The registry as `install()` makes it."""
-    make = installation._registry_factory(load_settings(arguments), None, mode)
+    make = registry_factory(load_settings(arguments), mode)
     assert make is not None
     registry = make()
     assert isinstance(registry, EurekaRegistration)
@@ -264,7 +264,7 @@ async def test_a_whole_life_with_a_private_authority_and_a_client_certificate(fi
         port = int(eureka.address.split(":")[2].split("/")[0])
         with TlsServer(files.server, forwarding(port), files.ca) as tls:
             settings = load_settings(settings_for(tls.port, eureka_ca_file=files.ca_file, **key))
-            make = installation._registry_factory(settings, None, Mode.ACTIVE)
+            make = registry_factory(settings, Mode.ACTIVE)
             for file in files.directory.iterdir():
                 file.unlink()
             assert make is not None

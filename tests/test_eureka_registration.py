@@ -20,7 +20,7 @@ from graceful.core.registry import Registry, RegistryOutcome, Verdict
 from graceful.eureka.instance import Instance
 from graceful.eureka.registration import EurekaRegistration
 from graceful.eureka.rest import Server, Status
-from graceful.eureka.status import now_ms
+from graceful.eureka.status import REPLICATION_DELAY, now_ms
 from graceful.rehearsal.eureka import EmbeddedEureka
 from tests.eureka_raw_server import RawServer, answering, hanging, resetting, trickling
 from tests.eureka_servers import RunningEureka, start_real_pair, why_no_real_eureka
@@ -221,6 +221,33 @@ async def test_an_override_that_only_shows_when_registered_is_cleared(
     assert len(eureka.requests("DELETE")) == 1
     assert len(eureka.requests("POST")) == 3  # the former life's one included
     assert ["clearing the override" in message for message in messages(caplog)] == [True]
+
+
+async def test_what_is_there_may_be_respected(eureka_server: RunningEureka, caplog: pytest.LogCaptureFixture) -> None:
+    """OUT_OF_SERVICE before this start stays: nothing is deleted, one warning says how to undo it; then it is UP."""
+    caplog.set_level(logging.INFO)
+    instance = Instance(app="registration-respect", ip="10.0.0.7", port=8080)
+    key = (instance.app, instance.instance_id)
+    observer = Server(eureka_server.url)
+    await observer.register(instance, now_ms())
+    await observer.set_status(*key, Status.OUT_OF_SERVICE, now_ms())
+    registry = registration(eureka_server.url, instance=instance, clear_former=False)
+    await registry.start()
+    assert await observer.read(*key) is Status.OUT_OF_SERVICE
+    async with running(registry.serve):
+        with anyio.fail_after(10):
+            while not messages(caplog):  # noqa: ASYNC110 - logging has no event to wait for
+                await anyio.sleep(0.01)
+        await anyio.sleep(0.3)
+        assert await observer.read(*key) is Status.OUT_OF_SERVICE
+        undo = f"to undo it: DELETE {eureka_server.address}/apps/{key[0]}/{key[1]}/status?value=UP"
+        assert [undo in message for message in messages(caplog)] == [True]
+        await observer.clear_override(*key, now_ms())
+        with anyio.fail_after(10):
+            while "is UP on" not in caplog.text:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        await registry.withdraw(soon())
+    await registry.deregister(soon())
 
 
 async def test_an_operators_override_is_left_alone(eureka: EmbeddedEureka, caplog: pytest.LogCaptureFixture) -> None:
@@ -593,6 +620,63 @@ async def test_an_instance_that_comes_back_is_deleted_again(
     assert outcome.verdict is Verdict.VERIFIED_ALL
     assert len(eureka.requests("DELETE")) == 2
     assert any("there again: deleting it" in message for message in messages(caplog))
+
+
+async def test_a_register_that_arrives_after_the_confirmation_is_deleted(
+    eureka: EmbeddedEureka, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server was silent when it was told, and does it when the instance was seen to be absent already."""
+    eureka.delay(1.0, method="POST")
+    registry = registration(eureka.url)
+    async with running(registry.serve):
+        await received(eureka, "POST")
+    await registry.withdraw(soon())
+    outcome = await registry.deregister(soon(2.5))
+    assert outcome.verdict is Verdict.VERIFIED_ALL
+    assert len(eureka.requests("DELETE")) == 2
+    assert any("there again: deleting it" in message for message in messages(caplog))
+    assert await status_on(eureka) is None
+
+
+async def test_a_register_in_flight_at_the_end_is_waited_for(eureka: EmbeddedEureka) -> None:
+    """What is absent now may be UP in a moment."""
+    eureka.delay(0.4, method="POST")
+    registry = registration(eureka.url, try_timeout=2.0)
+    async with running(registry.serve):
+        await received(eureka, "POST")
+        outcome = await registry.deregister(soon())
+    assert outcome.verdict is Verdict.VERIFIED_ALL
+    assert await status_on(eureka) is None
+    assert len(eureka.requests("DELETE")) == 2
+
+
+async def test_a_quiet_end_costs_no_second_look(eureka: EmbeddedEureka) -> None:
+    """Where the last heartbeat was sent long enough ago, one deletion and one look are all."""
+    registry = registration(eureka.url)
+    async with running(registry.serve):
+        await until(eureka, Status.UP)
+        await registry.withdraw(soon())
+    await anyio.sleep(REPLICATION_DELAY)
+    eureka.forget_requests()
+    await registry.deregister(soon())
+    assert [request.method for request in eureka.requests()] == ["DELETE", "GET"]
+
+
+async def test_a_server_that_dies_before_the_last_look_stays_verified(eureka: EmbeddedEureka) -> None:
+    """No answer is no news."""
+    registry = registration(eureka.url)
+    async with running(registry.serve):
+        await until(eureka, Status.UP)
+        await registry.withdraw(soon())
+    before = len(eureka.requests("GET"))
+
+    async def die() -> None:
+        await received(eureka, "GET", None, before + 1)
+        eureka.fail(503)
+
+    async with running(die):
+        outcome = await registry.deregister(soon())
+    assert outcome.verdict is Verdict.VERIFIED_ALL
 
 
 async def test_a_server_that_is_away_at_the_end_is_reported(eureka: EmbeddedEureka, other: EmbeddedEureka) -> None:

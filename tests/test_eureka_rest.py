@@ -47,7 +47,7 @@ def test_an_instance_needs_three_facts() -> None:
 
 def test_an_instance_says_what_it_is_told() -> None:
     """What is given is not made up."""
-    instance = Instance(app="Orders", ip="fd00::7", port=80, instance_id="o-1", vip="o", health_path="/h")
+    instance = Instance(app="Orders", ip="fd00::7", port=80, instance_id="o-1", vip="o", health_check="/h")
     assert (instance.instance_id, instance.vip, instance.health_url) == ("o-1", "o", "http://[fd00::7]:80/h")
 
 

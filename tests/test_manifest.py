@@ -136,6 +136,16 @@ margin 2s = 130s
     )
 
 
+def test_status_only_keeps_no_time_for_deregistering_and_needs_no_port() -> None:
+    """The hook knows the instance by its id."""
+    status_only = {"eureka_status_only": True, "eureka_url": "http://e:1", "app_name": "orders", "instance_id": "o-1"}
+    patch = snippets_of(status_only).patch
+    assert yaml.safe_load(patch)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 127
+    environ = pod_environment(patch)
+    assert "GRACEFUL_PORT" not in environ
+    assert prestop_eureka.identity(environ) == ("orders", "o-1")
+
+
 def test_the_snippet_says_the_same_without_what_only_patches_have() -> None:
     """For a manifest of one's own."""
     snippets = snippets_of(EUREKA | {"drain_timeout": 7.5}, container="web", python="/venv/bin/python")
@@ -238,6 +248,24 @@ def test_credentials_stay_out_of_it() -> None:
     assert "# GRACEFUL_EUREKA_URL has credentials: take it from a Secret" in snippets.patch
     assert "GRACEFUL_EUREKA_URL" not in pod_environment(snippets.patch)
     assert pod_environment(snippets.patch)["GRACEFUL_PORT"] == "8080"
+
+
+def test_the_zones_of_the_servers_are_kept() -> None:
+    """Given by variables, they stay; given by an argument, the hook gets all of them as one list."""
+    zones = {"EUREKA_CLIENT_SERVICEURL_A": "http://a", "EUREKA_CLIENT_SERVICEURL_B": "http://b"}
+    rest = {name: value for name, value in EUREKA.items() if name != "eureka_url"}
+    patch = snippets_of(rest, zones).patch
+    assert "# EUREKA_CLIENT_SERVICEURL_A and EUREKA_CLIENT_SERVICEURL_B stay as the manifest has them" in patch
+    environ = pod_environment(patch) | zones
+    assert "GRACEFUL_EUREKA_URL" not in environ
+    in_pod = settings_of(rest, environ)
+    assert drift(in_pod, in_pod.plan(registry=True), environ) == []
+    given = {"eureka_url": {"a": "http://a", "b": "http://b"}}
+    for seen in ({}, {"EUREKA_CLIENT_SERVICEURL_A": "http://a", "EUREKA_CLIENT_SERVICEURL_B": "http://c"}):
+        environ = pod_environment(snippets_of(rest | given, seen).patch)
+        assert environ["GRACEFUL_EUREKA_URL"] == "http://a,http://b"
+        in_pod = settings_of(rest | given, environ)
+        assert drift(in_pod, in_pod.plan(registry=True), environ) == []
 
 
 def test_the_hook_gets_the_files_for_https_and_no_password() -> None:

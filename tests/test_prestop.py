@@ -7,12 +7,16 @@ import json
 import os
 import queue
 import re
+import ssl
 import subprocess
 import sys
 import threading
 import time
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from unittest import mock
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pytest
@@ -27,6 +31,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graceful import prestop, prestop_eureka
+from graceful.eureka.address import ServerAddress
 from graceful.rehearsal.eureka import EmbeddedEureka
 from tests.eureka_raw_server import RawServer, TlsServer, answering, forwarding, hanging, trickling
 
@@ -376,6 +381,31 @@ def test_hook_withdraws_the_instance_itself(container: Container) -> None:
     ]
 
 
+def test_hook_withdraws_from_the_servers_of_all_zones(container: Container) -> None:
+    """Whatever the instance's own zone is."""
+    with EmbeddedEureka() as one, EmbeddedEureka() as two, EmbeddedEureka() as three:
+        for eureka in (one, two, three):
+            register(eureka)
+        zones = {"EUREKA_CLIENT_SERVICEURL_EU_WEST_1A": two.url, "EUREKA_CLIENT_SERVICEURL_EU_WEST_1B": three.url}
+        environ = identity(one.url) | zones | {"EUREKA_INSTANCE_METADATAMAP_ZONE": "eu-west-1a"}
+        _, lines, _ = container.hook(constants=QUICK, **environ).end()
+        assert [status_of(eureka) for eureka in (one, two, three)] == ["OUT_OF_SERVICE"] * 3
+    assert len(lines) == 5
+
+
+def test_hook_withdraws_what_somebody_else_registered(container: Container) -> None:
+    """Status only: the id is given, there is no port; nothing is deleted."""
+    names = {"GRACEFUL_EUREKA_STATUS_ONLY": "true", "GRACEFUL_INSTANCE_ID": "orders:10.0.0.7:8080"}
+    with EmbeddedEureka() as eureka:
+        register(eureka)
+        environ = {
+            name: value for name, value in identity(eureka.url).items() if name not in ("GRACEFUL_PORT", "POD_IP")
+        }
+        assert container.hook(constants=QUICK, **environ, **names).end()[0] == 0
+        assert status_of(eureka) == "OUT_OF_SERVICE"
+        assert eureka.requests("DELETE") == []
+
+
 def test_withdrawal_is_a_failure_in_strict_mode(container: Container) -> None:
     """The app did not leave, even when the instance did."""
     with EmbeddedEureka() as eureka:
@@ -647,6 +677,35 @@ def test_any_address_ends_in_a_result(text: str) -> None:
     server.withdraw(time.monotonic() - 1)
     assert server.result == "no answer in time"
     assert "sesame" not in server.shown
+
+
+HOSTS = ["eureka", "my_eureka", "10.0.0.7", "[::1]", "[2001:db8::7]", "Eureka.Example", "bücher.example"]
+PATHS = ["", "/", "/eureka/", "/eureka/v2", "/a%20b", "/ü//", "/(a);b=c,d~'e'"]
+secrets = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).map(lambda text: quote(text, safe=""))
+users = secrets | st.sampled_from(["%ff%00", "token", "a:b:c", "x!y,z"])
+
+
+@given(
+    st.sampled_from(["http", "https"]),
+    st.just("") | st.builds("{}@".format, users) | st.builds("{}:{}@".format, users, users),
+    st.builds("{}{}{}".format, st.sampled_from(HOSTS), st.sampled_from(["", ":1", ":80"]), st.sampled_from(PATHS)),
+)
+def test_app_and_hook_ask_the_same_server(scheme: str, credentials: str, place: str) -> None:
+    """The same host, port, path and credentials; these are not shown."""
+    url = f"{scheme}://{credentials}{place}"
+    address = ServerAddress.parse(url)
+    server = prestop_eureka.Server(url, "orders", "id", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    asked: list[tuple[object, ...]] = []
+
+    def request(connection: HTTPConnection, _: str, target: str, headers: dict[str, str]) -> None:
+        tls = isinstance(connection, HTTPSConnection)
+        asked.append((tls, connection.host, connection.port, target, headers.get("Authorization")))
+        raise OSError("asked")
+
+    with mock.patch.object(HTTPConnection, "request", request), pytest.raises(OSError, match="asked"):
+        server._call("GET", "/apps")
+    assert asked == [(address.secure, address.host, address.port, f"{address.path}/apps", address.authorization)]
+    assert server.shown == f"{scheme}://{'***@' if credentials else ''}{place}"
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -10,8 +10,13 @@ import urllib.request
 import uuid
 from contextlib import contextmanager
 
+import anyio
 import pytest
 
+from graceful.eureka.instance import Instance
+from graceful.eureka.rest import Server
+from graceful.eureka.status import now_ms
+from graceful.rehearsal.eureka import EmbeddedEureka
 from tests.children import ROOT, child, free_port, get, until
 
 
@@ -58,7 +63,7 @@ def registered(eureka, *, urls="{url}", **env):
         "GRACEFUL_PROPAGATION_DELAY": "1.5",
         "GRACEFUL_GRACE_PERIOD": "60",
         "GRACEFUL_SCOPE": f"eureka-{os.getpid()}-{port}",
-    } | env
+    } | {name: value.format(app=app, port=port) for name, value in env.items()}
     arguments = ["-m", "uvicorn", "tests.scenarios.service_web:app", f"--port={port}"]
     with child(*arguments, env=settings) as service:
         yield Registered(eureka, service, port, app, settings)
@@ -82,6 +87,25 @@ def test_the_life_of_an_instance(eureka_server):
         )
 
 
+def test_zones_register_near_and_leave_everywhere(embedded_eureka):
+    """1. UP on the server of its own zone alone. 2. Hook: OUT_OF_SERVICE on both. 3. SIGTERM: deleted on both."""
+    with EmbeddedEureka() as far:
+        urls = {"GRACEFUL_EUREKA_URL": "", "EUREKA_CLIENT_SERVICEURL_EAST": far.url}
+        zones = urls | {
+            "EUREKA_CLIENT_SERVICEURL_WEST": embedded_eureka.url,
+            "EUREKA_INSTANCE_METADATAMAP_ZONE": "west",
+        }
+        with registered(embedded_eureka, **zones) as r:
+            until(lambda: r.status == "UP", "UP")
+            hook = r.hook("--strict")
+            assert "OUT_OF_SERVICE verified on 2 of 2 servers" in hook.stdout, hook.stdout + hook.stderr
+            assert r.status == "OUT_OF_SERVICE"
+            r.service.signal(signal.SIGTERM)
+            assert r.service.exit_code() == 0, r.service.text
+        assert [len(each.requests("POST")) for each in (embedded_eureka, far)] == [1, 0]
+        assert {each.method for each in far.requests()} == {"GET", "PUT", "DELETE"}
+
+
 def test_a_restart_in_place_comes_up_up(eureka_server):
     """A liveness kill: the former life was OUT_OF_SERVICE and never deleted; the same instance id comes up UP."""
     with registered(eureka_server) as r:
@@ -93,6 +117,30 @@ def test_a_restart_in_place_comes_up_up(eureka_server):
         arguments = ["-m", "uvicorn", "tests.scenarios.service_web:app", f"--port={r.port}"]
         with child(*arguments, env=r.env) as again:
             again.wait_for("ready: serving")
+            until(lambda: r.status == "UP", "UP again")
+            again.signal(signal.SIGTERM)
+            assert again.exit_code() == 0
+
+
+def test_status_only_leaves_the_override_and_clears_it_when_ready_again(eureka_server):
+    """1. A sidecar registers. 2. OUT_OF_SERVICE, exit 0, not deleted, whatever the sidecar beats. 3. UP next time."""
+    with registered(
+        eureka_server, GRACEFUL_EUREKA_STATUS_ONLY="true", GRACEFUL_INSTANCE_ID="{app}:127.0.0.1:{port}"
+    ) as r:
+        sidecar, dirty = Server(r.eureka.url), now_ms()
+        instance = Instance(app=r.app, ip="127.0.0.1", port=r.port)
+        anyio.run(sidecar.register, instance, dirty)
+        r.service.wait_for("ready: serving")
+        r.service.signal(signal.SIGTERM)
+        until(lambda: r.status == "OUT_OF_SERVICE", "withdrawn")
+        assert get(r.port)[0] == 200
+        assert r.service.exit_code() == 0, r.service.text
+        assert "left cleanly after SIGTERM" in r.service.text
+        anyio.run(sidecar.heartbeat, instance.app, instance.instance_id, dirty)
+        assert r.status == "OUT_OF_SERVICE"
+        arguments = ["-m", "uvicorn", "tests.scenarios.service_web:app", f"--port={r.port}"]
+        with child(*arguments, env=r.env) as again:
+            again.wait_for("by a former life: cleared")
             until(lambda: r.status == "UP", "UP again")
             again.signal(signal.SIGTERM)
             assert again.exit_code() == 0

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from graceful import wire
+from graceful import prestop_eureka, wire
+from graceful.core.silence import EarlyEndRule
 from graceful.environment import find_variable
 from graceful.installation import install
 from graceful.settings import ServiceUrl, Settings, SettingsError, load_settings, unknown_variables
@@ -26,8 +27,21 @@ if TYPE_CHECKING:
 
 EUREKA = {"eureka_url": "http://eureka:8761/eureka", "app_name": "orders", "port": 8080}
 DURATIONS = [name for name, field in Settings.model_fields.items() if "float" in str(field.annotation)]
-SWITCHES = ["enabled", "eureka_use_proxy", "hold_signals", "probes", "kubernetes"]
-POSITIVE = {"grace_period", "readiness_timeout", "heartbeat_interval", "lease_duration"}
+DURATIONS.remove("early_end_risk")
+SWITCHES = [
+    "enabled",
+    "early_end",
+    "eureka_status_only",
+    "eureka_use_proxy",
+    "hold_signals",
+    "probes",
+    "kubernetes",
+    "non_secure_port_enabled",
+    "secure_port_enabled",
+    "prefer_ip_address",
+]
+PAGES = ["home_page_url", "status_page_url", "health_check_url", "secure_health_check_url"]
+POSITIVE = {"grace_period", "readiness_timeout", "eureka_fetch_interval", "heartbeat_interval", "lease_duration"}
 
 
 @contextmanager
@@ -57,15 +71,22 @@ def test_every_setting_is_read_from_every_one_of_its_variables(name: str) -> Non
         "eureka_url": ("http://e:1", (ServiceUrl("http://e:1"),)),
         "port": ("8123", 8123),
         "eureka_client_key_password": ("p4ss", SecretStr("p4ss")),
-        "livez_path": ("/live", "/live"),
-        "readyz_path": ("/live", "/live"),
+        "early_end_risk": ("0.01", 0.01),
+        "early_end_caller_header": ("X-Client-Id", "X-Client-Id"),
+        "eureka_stale": ("respect", "respect"),
+        "secure_port": ("8443", 8443),
+        "metadata": ("version=3", {"version": "3"}),
+        **dict.fromkeys(["livez_path", "readyz_path", *PAGES], ("/live", "/live")),
         **dict.fromkeys(SWITCHES, ("true", True)),
         **dict.fromkeys(DURATIONS, ("1m30s", 90.0)),
     }
     text, value = texts.get(name, ("10.0.0.9", "10.0.0.9"))
-    rest = {"app_name": "orders", "port": 8080} if name == "eureka_url" else {}
+    more: dict[str, dict[str, Any]] = {
+        "eureka_url": {"app_name": "orders", "port": 8080},
+        "eureka_status_only": {"eureka_url": "http://e:1", "app_name": "orders", "instance_id": "orders-1"},
+    }
     for variable in wire.env_names(name):
-        assert getattr(load(rest, **{variable: f" {text} "}), name) == value
+        assert getattr(load(more.get(name, {}), **{variable: f" {text} "}), name) == value
 
 
 def test_arguments_win_over_the_environment_also_when_they_are_none() -> None:
@@ -92,6 +113,21 @@ def test_app_and_hook_read_the_same(environ: dict[str, str]) -> None:
     for setting in wire.ENV_NAMES:
         found = find_variable(setting, environ)
         assert (found.value if found else None) == wire.env_lookup(setting, environ)
+
+
+zones = st.sampled_from(["DEFAULTZONE", "A", "B", "EU_WEST_1A"])
+servers = st.lists(st.sampled_from(["http://a", "https://u:p,w@b/e", "http://c:1"]), max_size=2).map(",".join)
+
+
+@given(st.dictionaries(zones, servers), st.sampled_from(["", "http://own"]))
+def test_app_and_hook_know_the_same_servers(urls: dict[str, str], own: str) -> None:
+    """Those of every zone, in the same order; the app asks each once, the hook may do so twice."""
+    environ = {f"EUREKA_CLIENT_SERVICEURL_{zone}": text for zone, text in urls.items()} | {"GRACEFUL_EUREKA_URL": own}
+    hook = prestop_eureka.split_urls(wire.env_lookup("eureka_url", environ) or "")
+    app = load({"app_name": "orders", "port": 1}, **environ).eureka_url
+    assert list(dict.fromkeys(hook)) == list(dict.fromkeys(url.raw for url in app))
+    everywhere = [url for text in urls.values() for url in prestop_eureka.split_urls(text)]
+    assert {*hook} == ({own} if own else {*everywhere})
 
 
 def test_nothing_but_its_own_names_is_read() -> None:
@@ -255,6 +291,32 @@ def test_what_is_no_path_is_refused(path: object) -> None:
     assert load({"livez_path": None}).livez_path is None
 
 
+@pytest.mark.parametrize("risk", [0, -0.1, 0.2, 1, "often", True, math.nan, "1e-3s"])
+def test_what_is_no_small_probability_is_refused(risk: object) -> None:
+    """A risk of one in ten is a slip of the decimal point already."""
+    assert ": expected a probability, more than 0 and at most 0.1, such as 0.001; correct the argument" in refusal(
+        {"early_end_risk": risk}
+    )
+    assert load(GRACEFUL_EARLY_END_RISK="1e-4").early_end_risk == 1e-4
+
+
+@pytest.mark.parametrize("name", ["X Client", "", "X-Client:", "x\n", "Übung", 7])
+def test_what_is_no_header_is_refused(name: object) -> None:
+    """A header's name is a token (RFC 9110 5.1)."""
+    assert refusal({"early_end_caller_header": name}).endswith(
+        ": expected the name of a header, such as 'X-Client-Id'; correct the argument early_end_caller_header"
+    )
+
+
+def test_the_early_end_waits_for_kubernetes() -> None:
+    """What comes through a Service has its node's address: its silence says nothing of one caller."""
+    assert load().early_end_rule is None
+    assert load({"early_end": True, "kubernetes": False}).early_end_rule == EarlyEndRule(0.001)
+    assert load({"early_end": True, "kubernetes": True, "early_end_risk": 0.01}).early_end_rule == EarlyEndRule(
+        0.01, 10
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -266,6 +328,8 @@ def test_what_is_no_path_is_refused(path: object) -> None:
         ("hostname", "http://orders", "a host name such as"),
         ("ip_addr", "orders", "an IP address such as"),
         ("ip_addr", "10.0.0", "an IP address such as"),
+        ("vip_address", "orders v2", "the name that callers look up"),
+        ("secure_vip_address", "orders/v2", "the name that callers look up"),
     ],
 )
 def test_what_eureka_cannot_use_is_refused(name: str, value: str, expected: str) -> None:
@@ -286,6 +350,28 @@ def test_eureka_needs_name_and_port() -> None:
         "install(app_name=…, port=…) or set GRACEFUL_APP_NAME and GRACEFUL_PORT"
     )
     assert "but port is not" in refusal({"app_name": "orders"}, EUREKA_SERVER_URL="http://e")
+
+
+def test_status_only_needs_the_others_name_for_the_instance() -> None:
+    """A wrong id would read as absent, which is verified: it is not guessed. The port is the service's own business."""
+    status_only = {"eureka_status_only": True, "eureka_url": "http://e", "app_name": "orders"}
+    assert refusal(status_only | {"port": 8080}) == (
+        "eureka_status_only is set, but instance_id is not: the instance must be called as the one who registers it "
+        "does; pass install(instance_id=…) or set GRACEFUL_INSTANCE_ID"
+    )
+    assert "but eureka_url and app_name are not" in refusal(
+        GRACEFUL_EUREKA_STATUS_ONLY="true", GRACEFUL_INSTANCE_ID="orders-1"
+    )
+    settings = load(status_only | {"instance_id": "orders-1"})
+    assert settings.port is None
+    assert settings.plan(registry=True).deregister == 0
+
+
+def test_stale_is_one_of_two() -> None:
+    """Nothing else."""
+    assert refusal({"eureka_stale": "keep"}) == (
+        "eureka_stale is 'keep': expected 'clear' or 'respect'; correct the argument eureka_stale"
+    )
 
 
 def test_a_lease_outlives_its_heartbeats() -> None:
@@ -310,6 +396,168 @@ def test_what_is_no_password_is_refused_and_not_shown(password: object) -> None:
     said = refusal(EUREKA | {"eureka_client_cert_file": "c.pem", "eureka_client_key_password": password})
     assert said.startswith("eureka_client_key_password: expected a text that is not empty; correct the argument")
     assert MARK not in said
+
+
+# --- the instance -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_as", "metadata"),
+    [
+        ({"version": "3", "beta": True, "weight": 1.5}, {"version": "3", "beta": "true", "weight": "1.5"}),
+        ('{"version": 3, "a=b": "c,d"}', {"version": "3", "a=b": "c,d"}),
+        (" version=3 , team = a=b ", {"version": "3", "team": "a=b"}),
+        ("version=3,team=", {"version": "3"}),
+        ({}, {}),
+    ],
+)
+def test_metadata_is_a_mapping_or_a_text(given_as: object, metadata: dict[str, str]) -> None:
+    """Scalars become texts, and an empty value is left out, as Spring does it."""
+    assert load({"metadata": given_as}).metadata == metadata
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "version", "{", "[1]", "{}}", "=3", ["a"], {"a": None}, {"a": ["b"]}, {1: "a"}, {"a": "b\n"}, {"": "a"}],
+)
+def test_what_is_no_metadata_is_refused(value: object) -> None:
+    """With what is expected."""
+    message = refusal({"metadata": value})
+    assert message.startswith("metadata is ")
+    assert ": expected printable texts by key: a mapping, as text in JSON or as 'version=3,team=orders'; " in message
+
+
+def test_metadata_in_springs_variables_has_springs_keys() -> None:
+    """What Spring Boot 4.0.9 makes of the names; our own wins as a whole, and the zone is a setting of its own."""
+    prefix = "EUREKA_INSTANCE_METADATAMAP_"
+    environ = {
+        f"{prefix}MANAGEMENT_PORT": "8081",
+        f"{prefix}MY_0_KEY": "a",
+        f"{prefix}A__B": "b",
+        f"{prefix}TRAIL_": "c",
+        f"{prefix}my-Key": "d",
+        f"{prefix}EMPTY": "",
+        f"{prefix}ZONE": "west",
+    }
+    settings = load({}, **environ)
+    assert settings.metadata == {"management.port": "8081", "my.0.key": "a", "a.b": "b", "trail": "c", "mykey": "d"}
+    assert settings.zone == settings.own_zone == "west"
+    assert load({}, **environ, GRACEFUL_METADATA="own=1").metadata == {"own": "1"}
+    assert load({"metadata": {}}, **environ).metadata == {}
+    assert "metadata is of type dict (EUREKA_INSTANCE_METADATAMAP_…): " in refusal({}, **{f"{prefix}A": "a\x01"})
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_a_path_or_a_whole_url(name: str) -> None:
+    """Without credentials: everybody reads them in Eureka."""
+    for page in ("/", "/actuator/health?full=1", "https://orders.example.org:1/x@y", "http://[::1]"):
+        assert getattr(load({name: page}), name) == page
+    for wrong in ("health", "ftp://e/", "http://", "http://user:zQ7x@e/", "/a b", 5, ""):
+        message = refusal({name: wrong})
+        assert ": expected a path such as '/healthz', or a URL such as 'https://orders.example.org/'" in message
+        assert MARK not in message
+
+
+def test_the_secure_port() -> None:
+    """Given or enabled, it is there; one of the two ports has to be."""
+    assert not load(EUREKA).has_secure_port
+    assert load(EUREKA | {"secure_port": 8443}).has_secure_port
+    assert load(EUREKA, EUREKA_INSTANCE_SECUREPORTENABLED="true").has_secure_port
+    assert not load(EUREKA | {"secure_port": 8443, "secure_port_enabled": False}).has_secure_port
+    assert load({"non_secure_port_enabled": False}).eureka_servers == []
+    assert refusal(EUREKA, EUREKA_INSTANCE_NONSECUREPORTENABLED="false").startswith(
+        "non_secure_port_enabled is false and there is no secure port: callers would have none; set secure_port_enabled"
+    )
+
+
+def test_springs_port_is_taken_unless_a_service_is_named_so() -> None:
+    """A Service named `server` puts an address into SERVER_PORT; app and hook both leave it."""
+    assert load(SERVER_PORT="8081").port == 8081
+    assert load(SERVER_PORT="8081", EUREKA_INSTANCE_NONSECUREPORT="8082").port == 8082
+    link = {"SERVER_PORT": "tcp://10.0.0.1:80", "SERVER_SERVICE_HOST": "10.0.0.1"}
+    assert (load({}, **link).port, wire.env_lookup("port", link)) == (None, None)
+    assert unknown_variables(link) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("instance_id", "EUREKA_INSTANCE_INSTANCEID"),
+        ("hostname", "EUREKA_INSTANCE_HOSTNAME"),
+        ("app_name", "SPRING_APPLICATION_NAME"),
+        ("metadata", "EUREKA_INSTANCE_METADATAMAP_A"),
+        ("eureka_url", "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE"),
+    ],
+)
+def test_springs_placeholders_are_refused(name: str, variable: str) -> None:
+    """They would be registered as they stand. Nobody fills them in; where an argument or our own name wins, no harm."""
+    rest = {key: value for key, value in EUREKA.items() if key != name}
+    environ = {variable: "${some.thing}"}
+    message = refusal(rest, **environ)
+    assert "Spring's placeholders (${…}) are not filled in here" in message
+    assert variable.removesuffix("A") in message
+    assert message.endswith(f"or set GRACEFUL_{name.upper()}, which wins")
+    own = {"eureka_url": "http://own", "metadata": {"a": "1"}}.get(name, "own")
+    assert load(rest | {name: own}, **environ).eureka_url
+    if name not in EUREKA:
+        assert load({}, **environ).eureka_url == ()
+        texts = {"metadata": "a=${b}"}
+        load(rest, **environ, **{f"GRACEFUL_{name.upper()}": texts.get(name, "${b}")})
+
+
+def test_a_placeholder_in_an_address_shows_no_credentials() -> None:
+    """A password with `${` in it has to be encoded, as for Spring."""
+    message = refusal(
+        {"app_name": "orders", "port": 1}, EUREKA_CLIENT_SERVICEURL_DEFAULTZONE=f"http://u:{MARK}${{x}}@e"
+    )
+    assert message.startswith("eureka_url (EUREKA_CLIENT_SERVICEURL_DEFAULTZONE): Spring's placeholders")
+    assert MARK not in message
+
+
+def test_a_zone_is_given_once() -> None:
+    """In the metadata or as a setting; two that differ are refused."""
+    assert load(EUREKA | {"metadata": {"zone": "west"}}).own_zone == "west"
+    assert load(EUREKA | {"zone": "west", "metadata": {"zone": "west"}}).own_zone == "west"
+    assert load(EUREKA).own_zone == ""
+    assert refusal(EUREKA | {"zone": "east", "metadata": {"zone": "west"}}) == (
+        "zone is 'east', but metadata has the zone 'west': leave one of them out"
+    )
+    assert refusal({"zone": "a b"}).endswith(
+        ": expected a zone's name, such as 'eu-west-1a'; correct the argument zone"
+    )
+
+
+def test_the_servers_of_the_own_zone_come_first() -> None:
+    """The others keep their order. A variable's name cannot have the dashes of a zone's."""
+    zones = {"eu-west-1a": "http://a1,http://a2", "eu-west-1b": ["http://b", "http://a1"], "eu-west-1c": "http://c"}
+    settings = load(EUREKA | {"eureka_url": zones, "zone": "eu-west-1b"})
+    assert [url.raw for url in settings.eureka_url] == ["http://a1", "http://a2", "http://b", "http://c"]
+    assert [url.raw for url in settings.eureka_servers] == ["http://b", "http://a1", "http://a2", "http://c"]
+    assert [url.zone for url in settings.eureka_url] == ["eu-west-1a", "eu-west-1a", "eu-west-1b", "eu-west-1c"]
+    prefix = "EUREKA_CLIENT_SERVICEURL_"
+    environ = {f"{prefix}EU_WEST_1B": "http://b", f"{prefix}DEFAULTZONE": "http://d", f"{prefix}EU_WEST_1A": "http://a"}
+    rest = {"app_name": "orders", "port": 8080}
+    assert [url.raw for url in load(rest, **environ).eureka_servers] == ["http://d", "http://a", "http://b"]
+    for own in ("eu-west-1b", "EUWEST1B"):
+        servers = load(rest | {"zone": own}, **environ).eureka_servers
+        assert [url.raw for url in servers] == ["http://b", "http://d", "http://a"]
+    assert load(rest, EUREKA_CLIENT_SERVICEURL_DEFAULTZONE="http://d").eureka_url[0].zone == ""
+
+
+def test_a_wrong_address_of_a_zone_is_told_with_its_variables() -> None:
+    """All of them: they are one setting."""
+    message = refusal(EUREKA_CLIENT_SERVICEURL_A="http://a", EUREKA_CLIENT_SERVICEURL_B="b:1")
+    assert message.startswith("eureka_url (EUREKA_CLIENT_SERVICEURL_A and EUREKA_CLIENT_SERVICEURL_B): ")
+    assert message.endswith("; correct EUREKA_CLIENT_SERVICEURL_A and EUREKA_CLIENT_SERVICEURL_B")
+
+
+def test_a_variable_of_springs_with_other_underscores_is_told() -> None:
+    """Spring itself would take it."""
+    environ = {"EUREKA_INSTANCE_INSTANCE_ID": "a", "EUREKA_INSTANCE_PREFERIPADDRESS": "true", "POD_NAME": "b"}
+    assert unknown_variables(environ) == [
+        "EUREKA_INSTANCE_INSTANCE_ID is set but means nothing to graceful; did you mean EUREKA_INSTANCE_INSTANCEID?"
+    ]
+    assert unknown_variables(environ | {"EUREKA_INSTANCE_INSTANCEID": "c"}) == []
 
 
 def test_an_unknown_argument_is_told_with_the_nearest() -> None:
@@ -447,8 +695,9 @@ def test_credentials_are_in_no_text_of_the_settings(password: str) -> None:
     """Neither in full nor in part, in whatever way they are shown."""
     key = {"eureka_client_cert_file": "c.pem", "eureka_client_key_password": password}
     url = f"http://user:{quote(password, safe='')}@eureka:8761/eureka"
-    settings = load(EUREKA | key | {"eureka_url": url})
+    settings = load(EUREKA | key | {"eureka_url": {"west": url}, "zone": "west"})
     texts = [
+        repr(settings.eureka_servers),
         repr(settings),
         str(settings),
         f"{settings}",
@@ -482,12 +731,13 @@ def test_credentials_are_in_no_text_of_the_settings(password: str) -> None:
 def test_credentials_are_in_no_error(password: str, template: str, field: str) -> None:
     """Nor in a traceback of one, chained causes included, and not when they went into the wrong setting either."""
     text = template.replace("{}", password)
-    arguments: dict[str, Any] = EUREKA | {"eureka_url": text} | {field: text}
-    with environment({}), pytest.raises(SettingsError) as refused:
-        load_settings(arguments)
-    shown = "".join(traceback.format_exception(refused.value))
-    assert MARK not in shown
-    assert "ValidationError" not in shown
+    for given_as in (text, {"west": "http://eureka", "east": text}):
+        arguments: dict[str, Any] = EUREKA | {field: text, "eureka_url": given_as}
+        with environment({}), pytest.raises(SettingsError) as refused:
+            load_settings(arguments)
+        shown = "".join(traceback.format_exception(refused.value))
+        assert MARK not in shown
+        assert "ValidationError" not in shown
 
 
 @given(printable_passwords)

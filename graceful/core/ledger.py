@@ -8,12 +8,13 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from graceful.core.names import printable
+
 if TYPE_CHECKING:
     from graceful.core.budget import Plan
 
 __all__ = ["LateCaller", "LateLedger", "LateRequest", "LateRequests", "advise", "name_caller", "name_route"]
 
-_LONGEST_NAME: Final = 120
 _LONGEST_PRODUCT: Final = 40
 _NAMED: Final = 10
 
@@ -39,7 +40,7 @@ def name_caller(address: object, user_agent: bytes = b"") -> str:
     Returns:
         One printable line of bounded length.
     """
-    peer = "unknown address" if address is None else _printable(str(address))
+    peer = "unknown address" if address is None else printable(str(address))
     product = _PRODUCT.match(user_agent[:_LONGEST_PRODUCT])
     return f"{peer} ({product[0].decode('ascii')})" if product else peer
 
@@ -47,11 +48,7 @@ def name_caller(address: object, user_agent: bytes = b"") -> str:
 def name_route(method: str, path: str) -> str:
     """A route as people know it: `GET /orders`, one printable line of bounded length, without a query string."""
     # A caller that escapes the question mark has its query in the path.
-    return _printable(f"{method} {path.partition('?')[0]}")
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:_LONGEST_NAME])
+    return printable(f"{method} {path.partition('?')[0]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +139,19 @@ class LateRequests:
         """
         advice = advise(self.last.age, wait, plan, refused=self.refused > 0) if self.last else None
         return replace(self, wait=wait, advice=advice)
+
+    def judging_early_end(self, wait: float) -> LateRequests:
+        """The same with what it says about a wait that was ended early: a longer one was planned already.
+
+        Args:
+            wait: seconds for which the service waited, from the instant that ages count from.
+        """
+        too_early = self.refused > 0 or (self.last is not None and self.last.age > wait)
+        advice = (
+            f"the wait was ended early, after {_seconds(wait)}, which was too early: lower early_end_risk, or leave "
+            "early_end out"
+        )
+        return replace(self, wait=wait, advice=advice if too_early else None)
 
     def __str__(self) -> str:
         """`last late request 41 s after OUT_OF_SERVICE, from 10.0.3.7 (Java/17): GET /orders; 123 late requests …`."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from graceful.core.inflight import Work
     from graceful.core.phases import Phase
     from graceful.core.registry import RegistryOutcome, ServerResult
+    from graceful.core.silence import EarlyEnd
 
 __all__ = ["DrainReport"]
 
@@ -30,8 +31,10 @@ class DrainReport:
         alone: whether this process left and others of its pod serve on, so that the registry was not touched.
         durations: seconds spent in each phase, in order.
         late: the requests that came after the leave had begun, from callers that had not heard yet.
+        early_end: that the wait was ended before its time, and on what evidence; None if it was not.
         withdrawn: what came of OUT_OF_SERVICE, or None without a registry, or alone.
-        deregistered: what came of the deregistration, or None without a registry, or where it was left to others.
+        deregistered: what came of the deregistration; None without a registry, where somebody else registers, or where
+            it was left to other processes of the pod.
         calls: what came of every change that the registry was asked for in this life: one entry for each operation on
             each server.
         unfinished: what was still in flight when the drain ran out of time, oldest first.
@@ -44,6 +47,7 @@ class DrainReport:
     reason: str
     durations: dict[Phase, float]
     late: LateRequests = field(default_factory=LateRequests)
+    early_end: EarlyEnd | None = None
     withdrawn: RegistryOutcome | None = None
     deregistered: RegistryOutcome | None = None
     alone: bool = False
@@ -78,6 +82,8 @@ class DrainReport:
         parts = [f"left {'cleanly' if self.clean else 'UNCLEANLY'} after {self.reason}{alone} ({spent})"]
         refused = f", refused: {self.late.refused}" if self.late.refused else ""
         parts.append(f"late requests served: {self.late_requests}{refused}")
+        if self.early_end is not None:
+            parts.append(str(self.early_end))
         if self.withdrawn is not None:
             parts.append(f"OUT_OF_SERVICE {self.withdrawn}")
         if self.deregistered is not None:
@@ -113,6 +119,7 @@ class DrainReport:
             "seconds": {phase.value: round(seconds, 3) for phase, seconds in self.durations.items()},
             "late_requests": self.late_requests,
             "late": self.late.as_dict(),
+            "early_end": self.early_end.as_dict() if self.early_end else None,
             "withdrawn": self.withdrawn.verdict.value if self.withdrawn else None,
             "deregistered": self.deregistered.verdict.value if self.deregistered else None,
             "calls": [call.as_dict() for call in self.calls],

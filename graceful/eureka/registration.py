@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import contextmanager
 from random import Random
@@ -14,9 +13,12 @@ from graceful.core.calls import CallJournal
 from graceful.eureka.backoff import pauses
 from graceful.eureka.refusal import REFUSALS
 from graceful.eureka.rest import EurekaError, Server, Status
-from graceful.eureka.status import StatusManager, now_ms
+from graceful.eureka.sleeping import Sleeper
+from graceful.eureka.status import REPLICATION_DELAY, UNANSWERED_DELAY, StatusManager, now_ms
 from graceful.eureka.tls import default_context
+from graceful.eureka.transport import NotSentError
 from graceful.eureka.trying import trying
+from graceful.eureka.watch import left_out_of_service
 
 if TYPE_CHECKING:
     import ssl
@@ -50,6 +52,8 @@ class EurekaRegistration:
         try_timeout: the upper bound in seconds of one call to one server.
         recheck_interval: the longest pause in seconds between two looks at a server while withdrawn.
         clear_timeout: the upper bound in seconds for clearing what a former life left behind, in `start`.
+        clear_former: whether that is cleared at all. False leaves a lease as it is until it is renewed, and an
+            OUT_OF_SERVICE in force: for operators who set it by hand, and to take a running registration over.
         make_ssl_context: gives the context for https servers; by default one that trusts the system's authorities.
             Called for every exchange, so it should make it once.
         proxies: which of them to go through; by default none, whatever the environment says.
@@ -68,6 +72,7 @@ class EurekaRegistration:
         try_timeout: float = 1.5,
         recheck_interval: float = 5.0,
         clear_timeout: float = 5.0,
+        clear_former: bool = True,
         make_ssl_context: Callable[[], ssl.SSLContext] = default_context,
         proxies: Proxies | None = None,
         random: Random | None = None,
@@ -93,14 +98,15 @@ class EurekaRegistration:
             random=self._random,
             journal=self._journal,
         )
-        self._uncleared = set(self._status.servers)
-        self._frozen = False
-        self._wakeup: tuple[asyncio.AbstractEventLoop, anyio.Event] | None = None
+        self._uncleared = set(self._status.servers) if clear_former else set()
+        self._sleeper = Sleeper()
         self._announcing = False
         self._announced = False
         self._dirty_timestamp: int | None = None
         self._confirmed = False
-        self._may_clear_override = True
+        self._may_clear_override = clear_former
+        # Until the first UP: what is set later is no matter of the start.
+        self._leaves_out_of_service = not clear_former
         self._alarm: str | None = None
         self._outage = False
         self._refusal_reported = False
@@ -125,13 +131,13 @@ class EurekaRegistration:
     async def start(self) -> None:
         """Delete what a former life of this instance id left behind on any server, by `clear_timeout` at the latest.
 
-        A server that does not answer by then is tried once more before the instance is registered.
+        A server that does not answer by then is tried once more before the instance is registered. Without
+        `clear_former` nothing is deleted.
         """
         await self._clear(self._clear_timeout)
 
     async def serve(self) -> None:
         """Register as UP on one server, read it back, and send heartbeats, until cancelled or frozen."""
-        self._wakeup = (asyncio.get_running_loop(), anyio.Event())
         if self._uncleared and not self._frozen:
             await self._clear(self._try_timeout)
         waits = self._outage_pauses()
@@ -139,12 +145,12 @@ class EurekaRegistration:
         while not self._frozen:
             if await self._announce():
                 waits = self._outage_pauses()
-                await self._pause(
+                await self._sleeper.sleep(
                     min(self._heartbeat_interval, _FIRST_HEARTBEAT) if first else self._heartbeat_interval
                 )
                 first = False
             else:
-                await self._pause(next(waits))
+                await self._sleeper.sleep(next(waits))
 
     def take_over(self) -> None:
         """What the servers have is this life's, announced by another process: `serve` clears nothing of it."""
@@ -157,16 +163,9 @@ class EurekaRegistration:
 
         One that is being sent just now comes to its end; `withdraw` reckons with it.
         """
-        self._frozen = True
+        self._sleeper.end()
         for server in self._announcers:
             server.close()
-        if self._wakeup is not None:
-            loop, woken = self._wakeup
-            try:
-                loop.call_soon_threadsafe(woken.set)
-            except RuntimeError:
-                # The loop is closed, and serve with it.
-                logger.debug("frozen after the event loop was closed")
 
     async def withdraw(self, deadline: float) -> RegistryOutcome:
         """Freeze, set OUT_OF_SERVICE on every server and read it back, until all are verified or `deadline`."""
@@ -188,7 +187,11 @@ class EurekaRegistration:
     async def deregister(self, deadline: float) -> RegistryOutcome:
         """Freeze, delete the instance from every server, and confirm that it is absent, by `deadline`."""
         self.freeze()
-        return await self._status.deregister(deadline)
+        return await self._status.deregister(deadline, settled=lambda: not self._announcing)
+
+    @property
+    def _frozen(self) -> bool:
+        return self._sleeper.ended
 
     async def _clear(self, timeout: float) -> None:  # noqa: ASYNC109 - what was cleared by then counts
         self._uncleared = await self._status.clear(anyio.current_time() + timeout, self._uncleared)
@@ -214,11 +217,16 @@ class EurekaRegistration:
 
     @contextmanager
     def _marked_as_announcing(self) -> Iterator[None]:
-        self._announcing = True
+        self._announcing, answered = True, False
         try:
             yield
+            answered = True
+        except EurekaError as error:
+            answered = error.status is not None or isinstance(error, NotSentError)
+            raise
         finally:
             self._announcing = False
+            self._status.unsettle(REPLICATION_DELAY if answered else UNANSWERED_DELAY)
 
     async def _renew(self, server: Server) -> None:
         instance = self._instance
@@ -266,20 +274,18 @@ class EurekaRegistration:
         instance = self._instance
         if status is Status.UP:
             self._confirmed = True
-            self._may_clear_override = False
+            self._may_clear_override = self._leaves_out_of_service = False
             self._alarm = None
             logger.info("%s is UP on %s", instance.instance_id, server.name, extra=_extra(server))
         elif status is not None and self._may_clear_override:
             await self._clear_override(server, status)
         elif self._alarm != (alarm := status or "absent"):
             self._alarm = alarm
-            logger.warning(
-                "callers are not sent here: %s is %s on %s although it was registered as UP",
-                instance.instance_id,
-                alarm,
-                server.name,
-                extra=_extra(server),
-            )
+            if status is Status.OUT_OF_SERVICE and self._leaves_out_of_service:
+                why = left_out_of_service(instance.app, instance.instance_id, [server.name])
+            else:
+                why = f"{instance.instance_id} is {alarm} on {server.name} although it was registered as UP"
+            logger.warning("callers are not sent here: %s", why, extra=_extra(server))
 
     async def _clear_override(self, server: Server, status: Status) -> None:
         """Delete and register once more: an override outlives its lease, and shows only when one registers again."""
@@ -327,12 +333,6 @@ class EurekaRegistration:
 
     def _outage_pauses(self) -> Iterator[float]:
         return pauses(self._random, first=0.5, ceiling=self._heartbeat_interval)
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but not past a freeze."""
-        if self._wakeup is not None:
-            with anyio.move_on_after(seconds):
-                await self._wakeup[1].wait()
 
 
 def _extra(server: Server) -> dict[str, str]:

@@ -5,7 +5,9 @@ Nothing here can make an instance UP. It works the same whoever has registered t
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import time
 from random import Random
 from typing import TYPE_CHECKING
@@ -13,25 +15,33 @@ from typing import TYPE_CHECKING
 import anyio
 
 from graceful.core.calls import CallJournal
-from graceful.core.registry import RegistryOutcome, ServerResult, Verdict
+from graceful.core.registry import ServerResult, Verdict
 from graceful.eureka.backoff import pauses
+from graceful.eureka.broadcast import everywhere, once_settled, try_once
 from graceful.eureka.rest import EurekaError, Server, Status
 from graceful.eureka.trying import trying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
-    _Attempt = Callable[[Server], Awaitable[ServerResult]]
+    from graceful.core.registry import RegistryOutcome
+    from graceful.eureka.broadcast import Attempt
 
-__all__ = ["StatusManager", "now_ms"]
+__all__ = ["REPLICATION_DELAY", "UNANSWERED_DELAY", "StatusManager", "now_ms"]
 
 logger = logging.getLogger("graceful.eureka")
 
 _WITHDRAWN = frozenset({None, Status.OUT_OF_SERVICE, Status.DOWN})
 """What callers do not send requests to. UNKNOWN and STARTING are not in it: a heartbeat turns them into UP."""
 
-_REPLICATION_DELAY = 1.0
-"""Seconds after which a peer has heard of a deletion if it ever will (0.1 to 0.6 s between two real servers)."""
+REPLICATION_DELAY = 1.0
+"""Seconds after which a peer has heard of a change if it ever will (0.1 to 0.6 s between two real servers)."""
+
+UNANSWERED_DELAY = 5.0
+"""Seconds that a server which gave no answer may take to do what it was told: a garbage collection, a full queue."""
+
+_LOOK_INTERVAL = 0.25
+"""Seconds between two looks at a server while something may still be on its way to it."""
 
 
 def now_ms() -> int:
@@ -72,11 +82,30 @@ class StatusManager:
         self._random = random or Random()  # noqa: S311 - jitter is no secret
         self._journal = journal or CallJournal()
         self._withdrawn: set[Server] = set()
+        self._silent: set[Server] = set()
+        self._settled_at = -math.inf
+
+    def unsettle(self, seconds: float = REPLICATION_DELAY) -> None:
+        """Reckon for so long with an instance that comes back: `deregister` goes on looking for it.
+
+        Called here when an instance has come back, or a server that gave no answer; by whoever sends registrations and
+        heartbeats, after each. It costs a leave no time that lets callers' caches expire: all that was longer ago.
+
+        Args:
+            seconds: how long what was sent until now may be on its way; by default, from server to server.
+        """
+        self._settled_at = max(self._settled_at, anyio.current_time() + seconds)
 
     @property
     def calls(self) -> tuple[ServerResult, ...]:
         """What came of every change so far."""
         return self._journal.told
+
+    async def prepare(self) -> None:
+        """Have everything there that a withdrawal needs: for those who change nothing before the leave."""
+        async with anyio.create_task_group() as tasks:
+            for server in self.servers:
+                tasks.start_soon(server.prepare)
 
     async def withdraw(self, deadline: float, settled: Callable[[], bool] = lambda: True) -> RegistryOutcome:
         """Set OUT_OF_SERVICE on every server and read it back; retry until every server is verified, or `deadline`.
@@ -85,18 +114,9 @@ class StatusManager:
 
         Args:
             deadline: an instant of the event loop's clock.
-            settled: whether no registration is on its way any more. What is read before that is not final: the
-                registration may arrive later, and a withdrawal of what is absent leaves no trace.
+            settled: whether no registration is on its way any more.
         """
-
-        async def attempt(server: Server) -> ServerResult:
-            final = settled()
-            result = await self._withdraw_once(server)
-            if result.verified and not final:
-                return ServerResult(server.name, verified=False, detail=f"{result.detail}, a registration on its way")
-            return result
-
-        outcome = await self._everywhere("withdraw", attempt, deadline)
+        outcome = await self._everywhere("withdraw", once_settled(self._withdraw_once, settled), deadline)
         self._log("withdraw", "out of service", outcome)
         return outcome
 
@@ -118,13 +138,19 @@ class StatusManager:
             for server in self.servers:
                 tasks.start_soon(self._keep_withdrawn_on, server)
 
-    async def deregister(self, deadline: float) -> RegistryOutcome:
+    async def deregister(self, deadline: float, settled: Callable[[], bool] = lambda: True) -> RegistryOutcome:
         """Delete the instance from every server and confirm that it is absent, or give up at `deadline`.
 
         One DELETE for each server; another only if the first was not answered, or if the instance is still, or again,
-        there.
+        there. Where something may still be on its way (see `unsettle`), the servers are looked at until it must have
+        arrived or `deadline`; else this returns with the first confirmation of each.
+
+        Args:
+            deadline: an instant of the event loop's clock.
+            settled: as of `withdraw`.
         """
-        outcome = await self._everywhere("deregister", self._deletion(), deadline)
+        attempt = once_settled(self._deletion(), settled)
+        outcome = await self._everywhere("deregister", attempt, deadline, came_back=self._came_back)
         self._log("deregister", "deregistered", outcome)
         return outcome
 
@@ -143,7 +169,7 @@ class StatusManager:
             The servers that did not confirm by then.
         """
         chosen = tuple(self.servers if servers is None else servers)
-        outcome = await self._everywhere("clear", self._clearance(), deadline, chosen)
+        outcome = await self._everywhere("clear", self._clearance(), deadline, servers=chosen)
         if outcome.verdict is not Verdict.VERIFIED_ALL:
             self._log("clear", "cleared of what a former life may have left", outcome)
         return {server for server, result in zip(chosen, outcome.servers, strict=True) if not result.verified}
@@ -151,39 +177,43 @@ class StatusManager:
     async def _everywhere(
         self,
         operation: str,
-        attempt: _Attempt,
+        attempt: Attempt,
         deadline: float,
+        *,
         servers: Sequence[Server] | None = None,
+        came_back: Callable[[Server], Awaitable[bool]] | None = None,
     ) -> RegistryOutcome:
-        """Repeat `attempt` on each server, independently of the others, until it is verified there or `deadline`."""
-        results = {
-            server: ServerResult(server.name, verified=False, detail="no answer in time", operation=operation)
-            for server in (self.servers if servers is None else servers)
-        }
-        first_verified_at: float | None = None
+        return await everywhere(
+            self.servers if servers is None else servers,
+            operation,
+            attempt,
+            deadline,
+            journal=self._journal,
+            random=self._random,
+            came_back=came_back,
+        )
 
-        async def until_verified(server: Server) -> None:
-            nonlocal first_verified_at
-            waits = pauses(self._random, first=0.1, ceiling=1.0)
-            while True:
-                results[server] = await self._try(operation, attempt, server)
-                if results[server].verified:
-                    if first_verified_at is None:
-                        first_verified_at = anyio.current_time()
-                    return
-                await anyio.sleep(next(waits))
+    async def _read(self, server: Server) -> Status | None:
+        """What the server says of the instance; one that was silent may yet do what it was told meanwhile."""
+        try:
+            status = await server.read(self._app, self._instance_id)
+        except EurekaError:
+            self._silent.add(server)
+            raise
+        if server in self._silent:
+            self._silent.discard(server)
+            self.unsettle()
+        return status
 
-        with anyio.CancelScope(deadline=deadline):
-            async with anyio.create_task_group() as tasks:
-                for server in results:
-                    tasks.start_soon(until_verified, server)
-        return RegistryOutcome(tuple(results.values()), first_verified_at)
-
-    async def _try(self, operation: str, attempt: _Attempt, server: Server) -> ServerResult:
-        with trying(self._journal, operation, server) as this:
-            result = await attempt(server)
-            this.ends(result.detail, verified=result.verified)
-        return this.result
+    async def _came_back(self, server: Server) -> bool:
+        """Look until everything must have arrived; whether the instance is there again."""
+        while anyio.current_time() < self._settled_at:
+            await anyio.sleep(_LOOK_INTERVAL)
+            # No answer is no news: that it was absent still stands.
+            with contextlib.suppress(EurekaError):
+                if await self._read(server) is not None:
+                    return True
+        return False
 
     async def _withdraw_once(self, server: Server) -> ServerResult:
         """One status change, and what the server says afterwards: the change's own answer proves nothing."""
@@ -196,7 +226,7 @@ class StatusManager:
 
     async def _withdrawal_seen(self, server: Server, remark: str = "") -> ServerResult:
         try:
-            status = await server.read(self._app, self._instance_id)
+            status = await self._read(server)
         except EurekaError as error:
             self._withdrawn.discard(server)
             return ServerResult(server.name, verified=False, detail=error.reason)
@@ -208,7 +238,7 @@ class StatusManager:
 
     async def _absence_seen(self, server: Server) -> ServerResult:
         try:
-            status = await server.read(self._app, self._instance_id)
+            status = await self._read(server)
         except EurekaError as error:
             return ServerResult(server.name, verified=False, detail=error.reason)
         return ServerResult(server.name, verified=status is None, detail=status or "absent")
@@ -221,7 +251,7 @@ class StatusManager:
                 if await self._still_withdrawn(server):
                     continue
                 waits = self._rechecks()
-            result = await self._try("withdraw again", self._withdraw_once, server)
+            result = await try_once(self._journal, "withdraw again", self._withdraw_once, server)
             if result.verified:
                 logger.info(
                     "out of service on %s: %s", server.name, result.detail, extra=_extra("recheck", server.name)
@@ -233,7 +263,7 @@ class StatusManager:
     async def _still_withdrawn(self, server: Server) -> bool:
         try:
             with trying(self._journal, "look again", server) as this:
-                status = await server.read(self._app, self._instance_id)
+                status = await self._read(server)
                 this.ends(status or "absent", verified=status in _WITHDRAWN)
         except EurekaError as error:
             # What it said before still stands: a server that cannot be reached tells nobody anything new.
@@ -241,6 +271,7 @@ class StatusManager:
             return True
         if status in _WITHDRAWN:
             return True
+        self.unsettle()
         logger.warning(
             "%s is %s again on %s while leaving: taking it out of service again",
             self._instance_id,
@@ -250,7 +281,7 @@ class StatusManager:
         )
         return False
 
-    def _deletion(self) -> _Attempt:
+    def _deletion(self) -> Attempt:
         """Delete and read; delete again only where that was not answered, or where the instance is seen afterwards."""
         deleted: set[Server] = set()
 
@@ -259,18 +290,19 @@ class StatusManager:
                 if server not in deleted:
                     await server.deregister(self._app, self._instance_id)
                     deleted.add(server)
-                status = await server.read(self._app, self._instance_id)
+                status = await self._read(server)
             except EurekaError as error:
                 return ServerResult(server.name, verified=False, detail=error.reason)
             if status is None:
                 return ServerResult(server.name, verified=True, detail="absent")
             deleted.discard(server)
+            self.unsettle()
             self._log_finding("still there, or there again", status, server)
             return ServerResult(server.name, verified=False, detail=status)
 
         return attempt
 
-    def _clearance(self) -> _Attempt:
+    def _clearance(self) -> Attempt:
         """Read, delete on the first server that has it, and on another only where the peers' word does not do it."""
         others_may_delete_at: float | None = None
 
@@ -278,12 +310,12 @@ class StatusManager:
             nonlocal others_may_delete_at
             deleting = False
             try:
-                status = await server.read(self._app, self._instance_id)
+                status = await self._read(server)
                 if status is None:
                     return ServerResult(server.name, verified=True, detail="absent")
                 now = anyio.current_time()
                 if others_may_delete_at is None or now >= others_may_delete_at:
-                    others_may_delete_at, deleting = now + _REPLICATION_DELAY, True
+                    others_may_delete_at, deleting = now + REPLICATION_DELAY, True
                     self._log_finding("left behind by a former life", status, server)
                     await server.deregister(self._app, self._instance_id)
             except EurekaError as error:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from graceful.eureka.address import ServerAddress
     from graceful.eureka.proxy import Proxy
 
-__all__ = ["EurekaError", "Request", "Response", "Transport"]
+__all__ = ["EurekaError", "NotSentError", "Request", "Response", "Transport"]
 
 _MEBIBYTE = 1 << 20
 # Threads of one server that may hang in a name look-up at the same time; one more would only hang as well.
@@ -54,6 +54,10 @@ class EurekaError(Exception):
         self.server = server
         self.reason = reason
         self.status = status
+
+
+class NotSentError(EurekaError):
+    """Nothing was sent: the transport had been closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,7 @@ class Transport:
         """Refuse to send once the transport is closed."""
         with self._lock:
             if self._closed:
-                raise self.error("not sent: the instance is being withdrawn")
+                raise NotSentError(str(self.address), "not sent: the instance is being withdrawn")
 
     def connection(self, attach: Callable[[socket.socket], None]) -> Connection:
         """A connection of its own for one exchange, which is not connected yet."""

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
     ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["GracefulMiddleware", "Service"]
+__all__ = ["KUBELET", "GracefulMiddleware", "Service"]
 
 _CLOSE = (b"connection", b"close")
 _RESTARTED = 1012
 """WebSocket close code "Service Restart" (IANA registry of RFC 6455)."""
-_KUBELET = b"kube-probe/"
+KUBELET = b"kube-probe/"
 """How the User-Agent of a kubelet's HTTP probes begins (kubernetes, `pkg/probe/http`)."""
 
 
@@ -153,7 +153,7 @@ class GracefulMiddleware:
         """Enter who called in the ledger; nothing of this is done for a service that does not leave."""
         agent = next((value for name, value in scope.get("headers", ()) if name == b"user-agent"), b"")
         # A kubelet probes its own pod, whatever the path and until the end: nobody has to tell it.
-        if not agent.startswith(_KUBELET):
+        if not agent.startswith(KUBELET):
             address, *_ = scope.get("client") or (None,)
             self.service.enter_late(name_caller(address, agent), name_route(method, scope["path"]), served=served)
 

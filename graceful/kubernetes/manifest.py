@@ -11,9 +11,10 @@ import textwrap
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from graceful.environment import variable_with
+from graceful.environment import find_variable, variable_with
 from graceful.network import own_address
 from graceful.settings import Settings
+from graceful.values import to_urls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,10 +169,12 @@ class Snippets:
         settings = self.settings
         lines = [
             _variable("GRACEFUL_APP_NAME", settings.app_name or ""),
-            _variable("GRACEFUL_PORT", str(settings.port)),
+            *([_variable("GRACEFUL_PORT", str(settings.port))] if settings.port is not None else []),
         ]
         if any(url.has_credentials for url in settings.eureka_url):
             lines.append("# GRACEFUL_EUREKA_URL has credentials: take it from a Secret, for the app and the hook")
+        elif variables := self._zones_variables:
+            lines.append(f"# {variables} stay as the manifest has them: one list would not say whose zone is which")
         else:
             lines.append(_variable("GRACEFUL_EUREKA_URL", _literal(",".join(url.raw for url in settings.eureka_url))))
         lines += [_variable(_own(name), _literal(path)) for name in HOOK_FILES if (path := getattr(settings, name))]
@@ -182,6 +185,13 @@ class Snippets:
         else:
             lines.append(_variable("GRACEFUL_IP_ADDR", settings.ip_addr or ""))
         return lines + self._instance_id()
+
+    @property
+    def _zones_variables(self) -> str:
+        """The variables that give the servers of each zone, if it is they that do."""
+        urls = self.settings.eureka_url
+        variable = find_variable("eureka_url", self.environ) if any(url.zone for url in urls) else None
+        return variable.name if variable and to_urls(variable.value) == urls else ""
 
     @property
     def _has_pods_own_ip(self) -> bool:
