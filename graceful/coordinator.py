@@ -20,7 +20,7 @@ from graceful.core.siblings import YES
 from graceful.early_end import until_silent
 from graceful.life import Changes, HookVisit, Life
 from graceful.recycling import see_who_leaves
-from graceful.sharing import ShareableRegistry, SharedRegistry
+from graceful.sharing import RegistryAmongOthers, share
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -110,9 +110,7 @@ class DrainCoordinator:
         self._readiness.reset()
         registry = self._make_registry() if self._make_registry is not None else None
         self._siblings = self._make_siblings(registry)
-        if self._siblings is not None and isinstance(registry, ShareableRegistry):
-            registry = SharedRegistry(registry, self._siblings)
-        self._registry = registry
+        self._registry = share(registry, self._siblings)
         self.report: DrainReport | None = None
         """How the leave went, once it is over."""
         self.life = Life(
@@ -379,7 +377,7 @@ class DrainCoordinator:
         The siblings accept on the same socket. As long as this process accepts beside them it must not refuse.
         """
         self._end_wait(life)
-        if isinstance(self._registry, SharedRegistry):
+        if isinstance(self._registry, RegistryAmongOthers):
             self._registry.hand_over()
         until = leave.budget.drain_until(self._clock())
         if not life.server_stopped and self._stop_server is not None:

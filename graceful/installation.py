@@ -12,7 +12,7 @@ from graceful.registries import discovery_factory, registry_factory
 from graceful.servers import uvicorn
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
-from graceful.sharing import ShareableRegistry
+from graceful.sharing import JointRegistry
 from graceful.siblings import Siblings
 from graceful.signals import SignalHold
 
@@ -151,7 +151,7 @@ def _siblings_finder(settings: Settings, mode: Mode) -> Callable[[Registry | Non
             return None  # in a test, whoever else runs on this machine is a stranger
         if registry is not None:
             # A registry that does not say what it registers stands for this process alone.
-            instance = registry.shared_as if isinstance(registry, ShareableRegistry) else ""
+            instance = f"{registry.shared_as}:{settings.port}" if isinstance(registry, JointRegistry) else ""
         else:
             instance = f"{settings.app_name or ''}:{settings.port}" if settings.port else ""
         return Siblings(instance, os.environ) if instance else None

@@ -157,6 +157,36 @@ class WorkerRegistry:
         return RegistryOutcome((ServerResult("http://a/eureka", verified, "as seen"),), now if verified else None)
 
 
+class ClientRegistry:
+    """One process' own client: it registers the instance whether others do or not."""
+
+    shared_as = "orders/1"
+    calls = ()
+
+    def __init__(self, process):
+        self._one = WorkerRegistry(process)
+        self.withdraw, self.keep_withdrawn, self.deregister = (
+            self._one.withdraw,
+            self._one.keep_withdrawn,
+            self._one.deregister,
+        )
+        self._eureka = process.pod.eureka
+        self.announced = False
+
+    async def start(self):
+        """What a former life left is no matter of the client's."""
+
+    async def serve(self):
+        while not self._one.frozen:
+            self.announced = True
+            if not self._eureka.lease:
+                self._eureka.register()
+            await anyio.sleep(5)
+
+    def freeze(self):
+        self._one.freeze()
+
+
 class Process:
     """One worker; also what `graceful.siblings.Siblings` is to it."""
 
@@ -176,7 +206,7 @@ class Process:
             readiness=self.readiness,
             caller=caller,
             exit_process=lambda status, _report: self.exits.append(status),
-            make_registry=lambda: WorkerRegistry(self),
+            make_registry=lambda: pod.make_registry(self),
             make_siblings=lambda _registry: cast("Any", self),
             stop_server=self._stop_server,
             clock=pod.loop.time,
@@ -221,7 +251,8 @@ class Process:
 
 
 class Pod:
-    def __init__(self):
+    def __init__(self, make_registry):
+        self.make_registry = make_registry
         self.loop = VirtualLoop()
         self.eureka = Eureka()
         self.processes = []

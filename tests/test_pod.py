@@ -2,20 +2,21 @@
 
 import signal
 
+import anyio
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from graceful.core.phases import Phase
-from tests.pods import Pod
+from tests.pods import ClientRegistry, Pod, WorkerRegistry
 
 TERM = signal.SIGTERM
 
 
 @pytest.fixture
-def pod():
-    pod = Pod()
+def pod(request):
+    pod = Pod(getattr(request, "param", WorkerRegistry))
     yield pod
     pod.close()
 
@@ -231,16 +232,17 @@ def test_an_owner_that_does_nothing_is_not_waited_for(pod):
     """It hangs: the other takes the instance out of service itself, within the time for it, and watches over it."""
     serving(pod)
     owner, follower = owner_first(pod)
-    owner.coordinator._registry._registry.withdraw = _never
+    owner.coordinator._registry._registry.withdraw = owner.coordinator._registry._registry.keep_withdrawn = _never
     for process in (owner, follower):
         process.coordinator.signalled(TERM)
     pod.advance(5)
     assert pod.eureka.status == "OUT_OF_SERVICE"
+    pod.eureka.override = False
+    pod.advance(2)
+    assert pod.eureka.status == "OUT_OF_SERVICE"
 
 
-async def _never(deadline):
-    import anyio
-
+async def _never(*_):
     await anyio.sleep_forever()
 
 
@@ -289,6 +291,30 @@ def test_one_process_watches_over_the_instance(pod):
     assert pod.eureka.changes == ["out of service", "out of service"]
 
 
+@pytest.mark.parametrize("pod", [ClientRegistry], indirect=True)
+def test_workers_with_a_client_each_leave_alone_or_together(pod):
+    """Each registers the same instance. One is recycled: it stays UP. All leave: the last one out deregisters."""
+    first, second = serving(pod)
+    first.coordinator.signalled(TERM)
+    pod.advance(8)
+    assert first.dead
+    assert first.coordinator.report.alone
+    assert pod.eureka.changes == []
+    third = pod.spawn(ready=True)
+    pod.advance(3)
+    for process in (second, third):
+        process.coordinator.signalled(TERM)
+    pod.advance(3)
+    assert pod.eureka.status == "OUT_OF_SERVICE"
+    fourth = pod.spawn(ready=True)
+    pod.advance(3)
+    assert pod.eureka.status == "OUT_OF_SERVICE"
+    fourth.coordinator.signalled(TERM)
+    pod.advance(40)
+    assert pod.eureka.deletions == 1  # two that end in one moment both delete; the second finds nothing
+    assert pod.processes == []
+
+
 class PodMachine(RuleBasedStateMachine):
     """Workers start, become ready, are told to leave one by one or all together, and are killed, at any instant.
 
@@ -298,7 +324,7 @@ class PodMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.pod = Pod()
+        self.pod = Pod(WorkerRegistry)
 
     def _pick(self, index):
         return self.pod.processes[index % len(self.pod.processes)]
