@@ -126,6 +126,7 @@ def _build(settings: Settings, registry: Registry | None, eureka: Any, *, serves
     )
     if guard is not None:
         coordinator.on_uninstall(guard.detach)
+        _keep_credentials_out(coordinator)
     return coordinator
 
 
@@ -133,6 +134,12 @@ def _guard(eureka: Any) -> ClientGuard:
     from graceful.eureka.guard import ClientGuard  # noqa: PLC0415  as above
 
     return ClientGuard(eureka)
+
+
+def _keep_credentials_out(coordinator: Coordinator) -> None:
+    from graceful.eureka.discretion import keep_credentials_out  # noqa: PLC0415  as above
+
+    coordinator.on_uninstall(keep_credentials_out())
 
 
 def _mode(settings: Settings) -> Mode:

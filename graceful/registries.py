@@ -57,6 +57,7 @@ def registry_factory(settings: Settings, mode: Mode, guard: ClientGuard | None =
             heartbeat_interval=settings.heartbeat_interval,
             clear_timeout=_CLEAR_TIMEOUT,
             clear_former=settings.eureka_stale == "clear",
+            cache_interval=settings.observed_cache_interval,
             **ways,
         )
 
@@ -98,6 +99,7 @@ def _adopted(settings: Settings, ways: dict[str, Any], guard: ClientGuard) -> Re
         settings.app_name or "",
         settings.instance_id,
         clear_former=settings.eureka_stale == "clear",
+        cache_interval=settings.observed_cache_interval,
         interval=settings.heartbeat_interval,
     )
 
@@ -110,6 +112,7 @@ def _status_only(settings: Settings, ways: dict[str, Any]) -> Registry:
         settings.app_name or "",
         settings.instance_id or "",
         clear_former=settings.eureka_stale == "clear",
+        cache_interval=settings.observed_cache_interval,
         interval=settings.heartbeat_interval,
     )
 

@@ -122,6 +122,7 @@ class Bench:
         self.trickles = threading.Event()
         self.front = stack.enter_context(RawServer(self._trickle_or_forward))
         self.env: dict[str, str] = {}
+        self.credentials = f"me:{quote(PASSWORD, safe='')}@"
         self.hosts = [f"127.0.0.1:{self.front.port}", self.cluster.nodes[1].address.split("/")[2]]
 
     @property
@@ -130,25 +131,41 @@ class Bench:
 
     @property
     def urls(self) -> list[str]:
-        return [f"http://me:{quote(PASSWORD, safe='')}@{host}/eureka" for host in self.hosts]
+        return [f"http://{self.credentials}{host}/eureka" for host in self.hosts]
 
     def settings(self) -> dict[str, str]:
+        """The variables of the process, by the way it is in Eureka."""
+        return (
+            {
+                "GRACEFUL_PORT": str(self.port),
+                "GRACEFUL_IP_ADDR": "127.0.0.1",
+                "GRACEFUL_HEARTBEAT_INTERVAL": "0.3",
+                "GRACEFUL_ANNOUNCE_TIMEOUT": "4",
+                "GRACEFUL_PROPAGATION_DELAY": "0.8",
+                "GRACEFUL_DRAIN_TIMEOUT": "5",
+                "GRACEFUL_CLEANUP_TIMEOUT": "0.5",
+                "GRACEFUL_DEREGISTER_TIMEOUT": "2.5",
+                "GRACEFUL_GRACE_PERIOD": str(GRACE_PERIOD),
+                "GRACEFUL_SCOPE": self.app,
+            }
+            | (self._of_client() if self.way == "adopted" else self._of_instance())
+            | self.env
+        )
+
+    def _of_instance(self) -> dict[str, str]:
         return {
             "GRACEFUL_EUREKA_URL": ",".join(self.urls),
             "GRACEFUL_APP_NAME": self.app,
             "GRACEFUL_INSTANCE_ID": self.instance.instance_id,
-            "GRACEFUL_PORT": str(self.port),
-            "GRACEFUL_IP_ADDR": "127.0.0.1",
-            "GRACEFUL_HEARTBEAT_INTERVAL": "0.3",
-            "GRACEFUL_ANNOUNCE_TIMEOUT": "4",
-            "GRACEFUL_PROPAGATION_DELAY": "0.8",
-            "GRACEFUL_DRAIN_TIMEOUT": "5",
-            "GRACEFUL_CLEANUP_TIMEOUT": "0.5",
-            "GRACEFUL_DEREGISTER_TIMEOUT": "2.5",
-            "GRACEFUL_GRACE_PERIOD": str(GRACE_PERIOD),
-            "GRACEFUL_SCOPE": self.app,
             "GRACEFUL_EUREKA_STATUS_ONLY": str(self.way == "status-only").lower(),
-        } | self.env
+        }
+
+    def _of_client(self) -> dict[str, str]:
+        return {
+            "CLIENT_URL": ",".join(self.urls),
+            "CLIENT_APP": self.app,
+            "CLIENT_ID": self.instance.instance_id,
+        }
 
     def register_for_it(self) -> None:
         """What a sidecar does for a service that only sets its status."""

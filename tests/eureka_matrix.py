@@ -149,6 +149,14 @@ def _rows() -> list[Row]:
             "DRAINING": "refusing; trickling; restart; eviction",
             "DELETE": "hung; reset; 503; 503 for a moment; login page; 503 on both",
         },
+        "adopted": {
+            "STARTING": "503; refusing; clock ahead",
+            "SERVING": "hung; reset; 401; restart; eviction; lost replication; 503 on both",
+            "PUT": "hung; 500; 503 for a moment; login page; answered, not done",
+            "LAME_DUCK": "hung; refusing; restart; restart of both; eviction; lost replication",
+            "DRAINING": "trickling; restart; eviction",
+            "DELETE": "hung; reset; 503 for a moment",
+        },
         "status-only": {
             "STARTING": "hung; refusing; 403 to changes; hanging look-up; clock ahead",
             "SERVING": "reset; 401; trickling; restart; lost replication; 503 on both",

@@ -13,8 +13,10 @@ from uuid import uuid4
 
 import anyio
 import pytest
+from fastapi import FastAPI
 from py_eureka_client import eureka_client
 from py_eureka_client.eureka_client import EurekaClient
+from starlette.testclient import TestClient
 
 import graceful
 from graceful.core.registry import Registry, Verdict
@@ -27,6 +29,9 @@ from graceful.installation import planning
 from graceful.rehearsal.eureka import EmbeddedEureka
 from tests.children import ROOT, child, free_port, get, until
 from tests.eureka_servers import RunningEureka
+
+# What py_eureka_client says of a server that fails; as an error it would end its heartbeat thread.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated:DeprecationWarning")
 
 
 class Heartbeats(threading.Thread):
@@ -477,3 +482,62 @@ def test_the_example_leaves_in_order(eureka_server: RunningEureka) -> None:
         assert program.exit_code() == 0, program.text
         assert "orders: client stopped" in program.text
     assert anyio.run(observer.read, *key) is None
+
+
+def test_the_clients_log_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the line and in the traceback; and as it was before when graceful is uninstalled."""
+    from py_eureka_client import eureka_client, http_client, logger
+
+    from graceful.eureka.discretion import keep_credentials_out
+
+    told: list[str] = []
+    heard = logging.Logger("heard")  # noqa: LOG001  in no tree: the client's lines are not the tests' log
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(handler.format(record))  # type: ignore[method-assign]
+    heard.addHandler(handler)
+    monkeypatch.setattr(logger, "_custom_logger", heard)
+
+    def say() -> str:
+        try:
+            http_client.parse_url("http://me:p@ss-sesame@eureka:1/eureka")
+        except http_client.URLError:
+            eureka_client._logger.warning("server [%s] is down", "http://me:p@ss-sesame@eureka:1/x", exc_info=True)
+        return told.pop()
+
+    undo = keep_credentials_out()
+    hidden = say()
+    undo()
+    assert "server [http://***@eureka:1/x] is down" in hidden
+    assert "url[http://***@eureka:1/eureka] is not a valid url" in hidden
+    assert "sesame" not in hidden
+    assert "sesame" in say()
+
+
+def test_a_lifespan_that_starts_and_stops_the_client(embedded_eureka: EmbeddedEureka) -> None:
+    """In a test client: guarded from the lifespan on, taken away before the teardown, whose stop() does no harm."""
+    made = Adopted(embedded_eureka.url, should_discover=False)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await made.client.start()
+        yield
+        embedded_eureka.forget_requests()
+        await made.client.stop()
+
+    app = FastAPI(lifespan=lifespan)
+    coordinator = graceful.install(app, eureka=made.client)
+    assert not set(CHANGES) & set(vars(made.client))
+    try:
+        with TestClient(app):
+            coordinator.ready()
+            until(lambda: coordinator.phase is graceful.Phase.SERVING, "serving")
+            assert set(CHANGES) <= set(vars(made.client))
+            assert anyio.run(made.view) == View(Status.UP, None)
+        assert embedded_eureka.requests() == []
+        assert anyio.run(made.view) is None
+        assert coordinator.report is not None
+        assert coordinator.report.clean
+    finally:
+        coordinator.uninstall()
+        made.end()
+    assert not set(CHANGES) & set(vars(made.client))

@@ -31,6 +31,7 @@ DURATIONS.remove("early_end_risk")
 SWITCHES = [
     "enabled",
     "early_end",
+    "eureka_observe_cache",
     "eureka_status_only",
     "eureka_use_proxy",
     "hold_signals",

@@ -47,6 +47,7 @@ class AdoptedRegistration:
         app: the application's name.
         instance_id: the instance, where the client does not tell; it does once it has been started.
         clear_former: whether an OUT_OF_SERVICE of a former life is cleared.
+        cache_interval: of the servers' response cache, in seconds, for `until_published`; None if it is not asked for.
         interval: seconds between two looks at the instance while it serves.
         recheck_interval: the longest pause in seconds between two looks at a server while withdrawn.
         random: for jitter.
@@ -60,6 +61,7 @@ class AdoptedRegistration:
         instance_id: str | None = None,
         *,
         clear_former: bool = True,
+        cache_interval: float | None = None,
         interval: float = 30.0,
         recheck_interval: float = 5.0,
         random: Random | None = None,
@@ -72,6 +74,7 @@ class AdoptedRegistration:
         self._clear_former = clear_former
         self._interval = interval
         self._recheck_interval = recheck_interval
+        self._cache_interval = cache_interval
         self._random = random
         # The parent's client in a forked child: nothing of it is ours to change.
         self._foreign = guard.is_the_parents
@@ -164,6 +167,10 @@ class AdoptedRegistration:
         """Retry the servers that did not verify and look after the others, until cancelled."""
         await self._status.keep_withdrawn()
 
+    async def until_published(self) -> float:
+        """Wait until every server shows the withdrawal to its callers; for ever, if that is not certain of each."""
+        return await self._status.until_published()
+
     async def deregister(self, deadline: float) -> RegistryOutcome:
         """Freeze, delete the instance from every server, and confirm that it is absent, by `deadline`."""
         self.freeze()
@@ -207,6 +214,7 @@ class AdoptedRegistration:
                 self._app,
                 self._known_id or "",
                 recheck_interval=self._recheck_interval,
+                cache_interval=self._cache_interval,
                 random=self._random,
                 journal=self._journal,
             )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from graceful.eureka.instances import ServiceInstance
     from graceful.eureka.proxy import Proxies
 
-__all__ = ["EurekaError", "Server", "Status", "View"]
+__all__ = ["EurekaError", "Server", "Status", "View", "status_of"]
 
 
 class Status(StrEnum):
@@ -236,6 +236,31 @@ class Server:
         reason = why_reading_is_refused(error.status, with_credentials=self._has_credentials)
         return self._transport.error(reason, error.status)
 
+    async def get(self, path: str, accept: str) -> str:
+        """What the server says under a path, as text.
+
+        Args:
+            path: below the base URL, quoted, e.g. `apps/ORDERS`.
+            accept: the media type.
+
+        Raises:
+            EurekaError: it was not a 2xx answer.
+        """
+        request = Request(f"{self._address.path}/{path}", {"Accept": accept})
+        return (await self._transport.urlopen(request)).body_text
+
+    def error(self, reason: str) -> EurekaError:
+        """An error of this server, for an answer that makes no sense."""
+        return self._transport.error(reason)
+
+    async def addresses(self) -> int:
+        """How many addresses the server's name has; 0 if it is reached through a proxy, which looks for itself.
+
+        Raises:
+            EurekaError: they cannot be looked up in time.
+        """
+        return await self._transport.addresses()
+
     @property
     def _has_credentials(self) -> bool:
         return self._address.authorization is not None
@@ -280,11 +305,14 @@ def _view_in(text: str, instance_id: str) -> View | None:
         if instance["instanceId"] != instance_id:
             return None
         override = instance.get("overriddenStatus", Status.UNKNOWN)
-        known = instance["status"] in Status.__members__
-        return View(
-            Status(instance["status"]) if known else Status.UNKNOWN,
-            # An instance without an override says UNKNOWN.
-            Status(override) if override in Status.__members__ and override != Status.UNKNOWN else None,
-        )
+        # An instance without an override says UNKNOWN.
+        overridden = override in Status.__members__ and override != Status.UNKNOWN
+        return View(status_of(instance), Status(override) if overridden else None)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def status_of(instance: Any) -> Status:
+    """The status of an instance as the server's JSON has it."""
+    known = instance["status"] in Status.__members__
+    return Status(instance["status"]) if known else Status.UNKNOWN

@@ -11,6 +11,7 @@ Usage: `-m tests.scenarios.eureka_leaving registered|adopted|status-only PORT`; 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -56,10 +57,10 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def running_client(port: int) -> Any:
+def new_client(port: int) -> Any:
     from py_eureka_client import eureka_client
 
-    return eureka_client.init(
+    return eureka_client.EurekaClient(
         eureka_server=os.environ["CLIENT_URL"],
         app_name=os.environ["CLIENT_APP"],
         instance_id=os.environ["CLIENT_ID"],
@@ -78,6 +79,9 @@ if __name__ == "__main__":
         hang_look_ups_of(os.environ["HANGING_NAME"])
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    options = {"eureka": running_client(port)} if way == "adopted" else {}
-    coordinator = graceful.install(**options)
+    client = new_client(port) if way == "adopted" else None
+    coordinator = graceful.install(eureka=client) if client else graceful.install()
+    if client:
+        # After install(): what the client logs of its start has no credentials in it either.
+        asyncio.run(client.start())
     threading.Event().wait()
