@@ -147,6 +147,10 @@ class RegistryAmongOthers:
         """As the registry does."""
         await self._part.keep_withdrawn()
 
+    async def until_published(self) -> float:
+        """As the registry does."""
+        return await self._part.until_published()
+
     async def deregister(self, deadline: float) -> RegistryOutcome | None:
         """As the last one out, delete the instance; None where that is left to another process.
 

@@ -147,6 +147,9 @@ class WorkerRegistry:
                 await anyio.sleep(_CALL)
                 self._eureka.put_out_of_service()
 
+    async def until_published(self):
+        await anyio.sleep_forever()
+
     async def deregister(self, deadline):
         await anyio.sleep(_CALL)
         self._eureka.delete()
@@ -172,6 +175,7 @@ class ClientRegistry:
         )
         self._eureka = process.pod.eureka
         self.announced = False
+        self.until_published = self._one.until_published
 
     async def start(self):
         """What a former life left is no matter of the client's."""

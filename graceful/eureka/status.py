@@ -126,7 +126,7 @@ class StatusManager:
 
     async def see_withdrawn(self, deadline: float) -> RegistryOutcome:
         """Read until every server has it absent, OUT_OF_SERVICE or DOWN, or `deadline`: another process changes it."""
-        return await self._everywhere("see withdrawn", self._withdrawal_seen, deadline)
+        return await self._everywhere("see withdrawn", self._see_withdrawal, deadline)
 
     async def see_absent(self, deadline: float) -> RegistryOutcome:
         """Read until it is absent from every server, or `deadline`: another process deletes it."""
@@ -236,6 +236,11 @@ class StatusManager:
         except EurekaError as error:
             refusal = f" (the status change: {error.reason})"
         return await self._withdrawal_seen(server, refusal)
+
+    async def _see_withdrawal(self, server: Server) -> ServerResult:
+        """One look at what another process changes, and before it at what callers are shown: UP, if it is in time."""
+        await self._publication.look_first(server)
+        return await self._withdrawal_seen(server)
 
     async def _withdrawal_seen(self, server: Server, remark: str = "") -> ServerResult:
         try:
