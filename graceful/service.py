@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import anyio
@@ -29,9 +29,10 @@ from graceful.kubernetes.manifest import Snippets
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
+from graceful.tracking import Tracking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from graceful.core.budget import Plan
     from graceful.core.registry import Registry
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from graceful.signals import SignalHold
 
     Function = TypeVar("Function", bound=Callable[[], Any])
+    Work = TypeVar("Work", bound=Callable[..., Any])
 
 __all__ = ["Coordinator", "Mode"]
 
@@ -196,18 +198,27 @@ class Coordinator(DrainCoordinator):
         while not self.life.stopped.is_set():  # noqa: ASYNC110  it is set by another thread
             await anyio.sleep(_LOOK)
 
-    @contextmanager
-    def track(self, name: str) -> Iterator[None]:
-        """Count a unit of work as in flight: `with coordinator.track("job 42"):`, or as a decorator.
+    @overload
+    def track(self, name: Work) -> Work: ...
+    @overload
+    def track(self, name: str | None = None) -> Tracking: ...
+    def track(self, name: Any = None) -> Any:
+        """Count a unit of work as in flight: the drain waits for it, and names it if it waits in vain.
+
+        `with coordinator.track("job 42"):`, `async with` alike, or as a decorator, with a name or bare: every run of
+        the function counts, of an `async def` and of a generator too, from the first step to the end. A generator that
+        is neither exhausted nor closed counts until it is collected.
+
+        Args:
+            name: names the work in reports; by default, as a decorator, that of the function.
 
         Raises:
-            NotAcceptingError: from the moment on at which the drain accepts no new work.
+            NotAcceptingError: when the work begins, from the moment on at which the drain accepts no new work.
+            TypeError: `with` without a name, or what is decorated is not a function.
         """
-        key = self.enter(name)
-        try:
-            yield
-        finally:
-            self.leave(key)
+        if name is None or isinstance(name, str):
+            return Tracking(self, name)
+        return Tracking(self, None)(name)
 
     def asgi(self, app: ASGIApp) -> ASGIApp:
         """Wrap an ASGI application: serve the result instead of it."""
