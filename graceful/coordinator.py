@@ -93,6 +93,7 @@ class DrainCoordinator:
         self._early_end = early_end
         self._clock = clock
         self._random = Random()  # noqa: S311  where a connection's close falls is no secret
+        self._lame_duck_callbacks: list[RegisteredCallback] = []
         self._drain_callbacks: list[RegisteredCallback] = []
         self._cleanup_callbacks = CallbackStack()
         self.new_life()
@@ -108,7 +109,11 @@ class DrainCoordinator:
         self.report: DrainReport | None = None
         """How the leave went, once it is over."""
         self.life = Life(
-            Lifecycle(self._clock()), self._registry, list(self._drain_callbacks), self._cleanup_callbacks.copy()
+            Lifecycle(self._clock()),
+            self._registry,
+            list(self._lame_duck_callbacks),
+            list(self._drain_callbacks),
+            self._cleanup_callbacks.copy(),
         )
 
     @property
@@ -143,6 +148,18 @@ class DrainCoordinator:
     def cleanup_timeouts(self) -> float:
         """Seconds that the cleanup callbacks with a timeout of their own ask for together."""
         return self.life.cleanup_callbacks.timeouts()
+
+    @property
+    def drain_remaining(self) -> float:
+        """Seconds that are left of the drain; 0 where none is under way."""
+        until = self.life.drain_ends
+        return 0.0 if until is None else max(0.0, until - self._clock())
+
+    def add_lame_duck_callback(self, callback: RegisteredCallback) -> None:
+        """Have a callback run when the leave begins; nothing waits for it."""
+        self.life.lame_duck_callbacks.append(callback)
+        if not self._readiness.starting:
+            self._lame_duck_callbacks.append(callback)
 
     def add_drain_callback(self, callback: RegisteredCallback) -> None:
         """Have a callback run when the lame duck is over."""
@@ -324,6 +341,8 @@ class DrainCoordinator:
                 # Guarded by itself: a registry that breaks must not end the wait. It is watched until it is told to
                 # forget the instance: what comes back UP in the drain would get requests that are refused.
                 withdrawal.start_soon(self._guard, "taking the instance out of service", self._withdraw, life, leave)
+            for callback in life.lame_duck_callbacks:
+                withdrawal.start_soon(self._call, life, callback, leave.budget.last_call, leave.budget.plan.announce)
             await self._guard("the lame duck", self._lame_duck, life, leave)
             self._end_wait(life)
             self._advance(life, Event.WAITED)
@@ -406,7 +425,7 @@ class DrainCoordinator:
         self._changes.notify()
 
     async def _drain(self, life: Life, leave: Leave) -> None:
-        until = leave.budget.drain_until(self._clock())
+        until = life.drain_ends = leave.budget.drain_until(self._clock())
         async with anyio.create_task_group() as ending:
             ending.start_soon(self._end_long_connections, life, until)
             async with anyio.create_task_group() as tasks:

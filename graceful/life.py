@@ -73,6 +73,7 @@ class Life:
 
     lifecycle: Lifecycle
     registry: Registry | None = None
+    lame_duck_callbacks: list[RegisteredCallback] = field(default_factory=list)
     drain_callbacks: list[RegisteredCallback] = field(default_factory=list)
     cleanup_callbacks: CallbackStack = field(default_factory=CallbackStack)
     in_flight: InFlight = field(default_factory=InFlight)
@@ -92,6 +93,7 @@ class Life:
     wait_ends: float | None = None
     wait_is_over: bool = False
     wait_was_whole: bool = False
+    drain_ends: float | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @property

@@ -265,6 +265,35 @@ class Coordinator(DrainCoordinator):
         )
         return wiring.undo
 
+    def wire_grpc(self, server: Any, *, health: Any = None) -> None:
+        """Have a gRPC server leave with this service, and its clients told by its health servicer.
+
+        The servicer says NOT_SERVING from the beginning of the lame duck on, while calls are still served. When the
+        drain begins the server is stopped, with what remains of the drain as its grace: new calls are refused, those
+        in hand are waited for, and cancelled when that time is over.
+
+        Args:
+            server: of `grpc.server()`, or of `grpc.aio.server()`: then in its event loop.
+            health: the `HealthServicer` of `grpc_health.v1.health` that was added to it, of the same kind.
+
+        Raises:
+            TypeError: for what is no gRPC server, no health servicer, or one of the other kind.
+            RuntimeError: for a `grpc.aio` server, outside its event loop.
+        """
+        from graceful.servers.grpc import wire_grpc  # noqa: PLC0415  only a gRPC service pays for it
+
+        wire_grpc(server, health, self)
+
+    def grpc_interceptor(self) -> Any:
+        """An interceptor for `grpc.server(…, interceptors=[…])`, and for `grpc.aio.server` alike.
+
+        With it every call counts as in flight while its handler runs, is named by its method in the report, and those
+        that come after the leave has begun are counted as late.
+        """
+        from graceful.servers.grpc_calls import CallCounter  # noqa: PLC0415  grpc is there only in a gRPC service
+
+        return CallCounter(self)
+
     def uninstall(self) -> None:
         """Put everything back: the thread, the hook's socket, the signal handlers, the application. No leave begins."""
         self._shut_down()

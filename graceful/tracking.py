@@ -71,14 +71,14 @@ class Tracking:
         Raises:
             TypeError: `function` is not a function.
         """
-        if not callable(function) or isinstance(function, type):
+        given: Any = function
+        if not callable(given) or isinstance(given, type):
             raise TypeError(f"track() decorates a function and takes the name of a unit of work, not {function!r}")
         tracking = self if self._name is not None else Tracking(self._gate, name_of(function))
         called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004  a callable object's own method says its kind
-        for is_kind, wrap in _KINDS:
-            if is_kind(function) or is_kind(called):
-                return functools.wraps(function)(wrap(function, tracking))  # type: ignore[return-value]  of the same kind
-        return functools.wraps(function)(_plain(function, tracking))  # type: ignore[return-value]  of the same kind
+        kinds = (wrap for is_kind, wrap in _KINDS if is_kind(function) or is_kind(called))
+        tracked: Any = functools.wraps(function)(next(kinds, _plain)(function, tracking))
+        return tracked  # type: ignore[no-any-return]  # of the same kind
 
 
 def _plain(function: Callable[..., Any], tracking: Tracking) -> Callable[..., Any]:

@@ -137,7 +137,8 @@ def wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
 
 def write_files(page: Path, directory: Path) -> None:
     for program in programs(page):
-        (directory / program.name).write_text(program.text)
+        # A page listens as a container does.
+        (directory / program.name).write_text(program.text.replace("0.0.0.0", "127.0.0.1"))
 
 
 def output_of(command: str, directory: Path) -> str:
