@@ -250,6 +250,12 @@ class DrainCoordinator:
         self._wake()
         return True
 
+    def proceed(self) -> None:
+        """SIGTERM has come, though not to us: a lame duck that a hook began ends with its wait."""
+        if self.life.leave is not None:
+            self.life.leave.may_drain = True
+            self._wake()
+
     def server_stops(self) -> threading.Event:
         """The server stops by itself and its listener is closed: leave without a wait. Set when the leave is over."""
         life = self.life

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
-from graceful.servers import uvicorn
+from graceful.servers import celery, uvicorn
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
 from graceful.signals import SignalHold
@@ -98,7 +98,9 @@ def _build(settings: Settings, registry: Registry | None, *, serves_app: bool) -
         settings,
         mode=mode,
         make_registry=make_registry,
-        signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
+        signals=SignalHold(owners=[uvicorn.UvicornOwner()], libraries=[celery.CeleryWorker()])
+        if settings.hold_signals
+        else None,
         serves_app=serves_app,
     )
 

@@ -180,15 +180,25 @@ class Coordinator(DrainCoordinator):
         return _decorator(function, timeout, self._readiness.checks.append)
 
     def ready(self) -> None:
-        """Say that the service is ready: for one without a port. Its checks must still pass."""
+        """Say that the service is ready: for one without a port. Its checks must still pass.
+
+        Where no event loop of the application is known yet, the one that this is called in is taken for it: async
+        callbacks will run there.
+        """
+        with suppress(anyio.NoEventLoopError):
+            self._caller.adopt_first(current_token())
         self._readiness.by_hand = True
 
     def drain(self, reason: str = "drain() was called") -> None:
-        """Begin to leave, as SIGTERM would; returns at once. Nothing happens if the leave has begun already."""
+        """Begin to leave, as SIGTERM would; returns at once. It may be called in a signal handler.
+
+        If the leave has begun already nothing happens, but that after a hook no SIGTERM is waited for any more.
+        """
         if self._mode is Mode.INERT:
             logger.warning("drain() does nothing: graceful is switched off in this process")
             return
-        self.begin(Trigger.CALL, reason)
+        if not self.begin(Trigger.CALL, reason):
+            self.proceed()
 
     async def wait_stopped(self) -> None:
         """Return when the leave is over: for a `main` that would otherwise return before the cleanup callbacks ran.
@@ -412,6 +422,7 @@ class Coordinator(DrainCoordinator):
                 tasks.start_soon(self._pump_signals)
                 tasks.start_soon(serve_control, self)
                 tasks.start_soon(self._report_when_ready)
+                tasks.start_soon(self._tell_library)
                 await self.run(self._runtime.call_soon)
                 if self.server_stopped_first:
                     tasks.cancel_scope.cancel()
@@ -430,6 +441,11 @@ class Coordinator(DrainCoordinator):
         await self._changes.until(lambda: self.phase is not Phase.STARTING)
         if self.phase is Phase.SERVING:
             report_plan(self.settings, self.plan, os.environ)
+
+    async def _tell_library(self) -> None:
+        await self.draining.wait()
+        if self._signals is not None:
+            self._signals.tell_library(self.signum)
 
     async def _pump_signals(self) -> None:
         if self._signals is None:

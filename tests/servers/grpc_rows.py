@@ -42,7 +42,7 @@ def play(kind: Literal["threads", "aio"], trigger: Trigger, *, graceful: bool = 
         began = time.monotonic()
         if trigger == "hook":
             with child("-P", "-m", "graceful.prestop", env=env) as hook:
-                hook.exit_code()
+                assert hook.exit_code() == 0, hook.text
         service.signal(signal.SIGTERM)
         if graceful:
             service.wait_for("phase draining")
