@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from graceful.rehearsal.eureka import EmbeddedEureka
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 def _real(shared: str) -> ParameterSet:
     """The parameter of tests on a real server; its id says which, and `Scheduling` keeps those tests together."""
-    # The first test to ask for a real server pays for its build, which may have to fill an empty Maven repository.
+    # How long one example takes says how busy the machine is; a test that hangs has pytest's limit.
+hypothesis.settings.register_profile("graceful", deadline=None)
+hypothesis.settings.load_profile("graceful")
+
+# The first test to ask for a real server pays for its build, which may have to fill an empty Maven repository.
     return pytest.param("real", id=f"real-{shared}", marks=[pytest.mark.real_eureka, pytest.mark.timeout(400)])
 
 
