@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from tests.scheduling import Scheduling
 
 
-def _real(shared: str) -> ParameterSet:
-    """The parameter of tests on a real server; its id says which, and `Scheduling` keeps those tests together."""
-    # How long one example takes says how busy the machine is; a test that hangs has pytest's limit.
+# How long one example takes says how busy the machine is; a test that hangs has pytest's limit.
 hypothesis.settings.register_profile("graceful", deadline=None)
 hypothesis.settings.load_profile("graceful")
 
-# The first test to ask for a real server pays for its build, which may have to fill an empty Maven repository.
+
+def _real(shared: str) -> ParameterSet:
+    """The parameter of tests on a real server; its id says which, and `Scheduling` keeps those tests together."""
+    # The first test to ask for a real server pays for its build, which may have to fill an empty Maven repository.
     return pytest.param("real", id=f"real-{shared}", marks=[pytest.mark.real_eureka, pytest.mark.timeout(400)])
 
 
