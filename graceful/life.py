@@ -91,9 +91,13 @@ class Life:
     journal: list[str] = field(default_factory=list)
     waiting_hooks: int = 0
     wait_ends: float | None = None
+    published_at: float | None = None
     wait_is_over: bool = False
     wait_was_whole: bool = False
     drain_ends: float | None = None
+    server_told: bool = False
+    server_stopped: bool = False
+    finished: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -112,12 +116,14 @@ class Life:
         wait = max(0.0, self.wait_ends - since)
         if self.early_end is not None:
             return late.judging_early_end(wait)
-        return late.judging(wait, self.leave.budget.plan)
+        published = None if self.published_at is None else self.published_at - since
+        return late.judging(wait, self.leave.budget.plan, published=published)
 
     def report(self, now: float, *, overdue: bool = False) -> DrainReport:
         """How the leave went so far."""
         return DrainReport(
             reason=self.leave.reason if self.leave else "",
+            alone=bool(self.leave and self.leave.alone),
             durations=self.lifecycle.durations(now),
             late=self.late(),
             early_end=self.early_end,
@@ -170,6 +176,8 @@ class HookVisit:
         """Whether the instance is out of service for sure, and a line that says so."""
         life = self._life
         unverified = life.withdrawn is not None and not all(each.verified for each in life.withdrawn.servers)
+        if life.leave is not None and life.leave.alone:
+            return True, "this process was leaving alone already; the others of its pod tell for themselves"
         if life.problems or unverified:
             return False, life.problems[0] if life.problems else f"OUT_OF_SERVICE {life.withdrawn}"
         return True, "the wait is over: nobody calls any more, ready for SIGTERM"

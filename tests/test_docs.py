@@ -236,9 +236,12 @@ def in_order(told: list[str], real: str) -> None:
 
 
 def logged_in_order(told: list[str], real: str) -> None:
-    lines = iter(real.splitlines())
-    for begins in "".join(told).splitlines():
-        assert any(begins in line for line in lines), f"{begins!r} is not in, or not in this order:\n{real}"
+    # Not line by line: what a program prints and what it logs may share one.
+    position = 0
+    for text in "".join(told).splitlines():
+        found = real.find(text, position)
+        assert found >= 0, f"{text!r} is not in, or not in this order:\n{real}"
+        position = found + len(text)
 
 
 def test_settings_reference_names_every_setting() -> None:

@@ -31,6 +31,7 @@ DURATIONS.remove("early_end_risk")
 SWITCHES = [
     "enabled",
     "early_end",
+    "eureka_observe_cache",
     "eureka_status_only",
     "eureka_use_proxy",
     "hold_signals",
@@ -41,7 +42,7 @@ SWITCHES = [
     "prefer_ip_address",
 ]
 PAGES = ["home_page_url", "status_page_url", "health_check_url", "secure_health_check_url"]
-POSITIVE = {"grace_period", "readiness_timeout", "heartbeat_interval", "lease_duration"}
+POSITIVE = {"grace_period", "readiness_timeout", "eureka_fetch_interval", "heartbeat_interval", "lease_duration"}
 
 
 @contextmanager
