@@ -20,6 +20,8 @@ from graceful.core.pacing import closing_instants
 from graceful.core.phases import Event, Lifecycle, Phase
 from graceful.early_end import until_silent
 from graceful.life import Changes, HookVisit, Life
+from graceful.stacks import CallUnderWay, Job
+from graceful.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from graceful.calling import AppCaller
     from graceful.core.budget import Plan
     from graceful.core.callbacks import RegisteredCallback
+    from graceful.core.inflight import Unit
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
     from graceful.core.silence import EarlyEndRule
@@ -69,6 +72,8 @@ class DrainCoordinator:
         exit_process: ends the process at once, with a status; given by the caller so that tests survive it.
         make_registry: makes the registry of one life, or None where callers look the service up nowhere.
         early_end: when the propagation wait may end before its time; None for never.
+        query: whether the deadline report may tell query strings.
+        tell: is given the report of every leave that comes to its own end, on graceful's event loop.
         clock: monotonic seconds; the clock of the event loop that `run` runs in.
     """
 
@@ -82,6 +87,8 @@ class DrainCoordinator:
         exit_process: Callable[[int, DrainReport], object],
         make_registry: Callable[[], Registry] | None = None,
         early_end: EarlyEndRule | None = None,
+        query: bool = False,
+        tell: Callable[[DrainReport], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -91,6 +98,8 @@ class DrainCoordinator:
         self._make_registry = make_registry
         self._exit_process = exit_process
         self._early_end = early_end
+        self._witness = Witness(lambda: caller.thread, query=query, clock=clock)
+        self._tell = tell
         self._clock = clock
         self._random = Random()  # noqa: S311  where a connection's close falls is no secret
         self._drain_callbacks: list[RegisteredCallback] = []
@@ -160,12 +169,19 @@ class DrainCoordinator:
     # Work and triggers, from any thread
 
     def enter(self, *what: str) -> int:
-        """Take a unit of work in; the key is for `leave`.
+        """Take a unit of work in that the task, or the thread, that calls this will do; the key is for `leave`.
+
+        Args:
+            what: words that name it.
 
         Raises:
             NotAcceptingError: if the drain accepts no new work.
         """
-        return self.life.in_flight.enter(what, self._clock())
+        return self.enter_unit(Job(*what))
+
+    def enter_unit(self, unit: Unit) -> int:
+        """As `enter`, for one that tells more about itself than a name."""
+        return self.life.in_flight.enter(unit, self._clock())
 
     def leave(self, key: int) -> None:
         """A unit of work has finished."""
@@ -341,6 +357,11 @@ class DrainCoordinator:
             logger.log(level, "%s", late, extra={"late_requests": late.as_dict()})
         level = logging.INFO if self.report.clean else logging.WARNING
         logger.log(level, "%s", self.report, extra={"drain_report": self.report.as_dict()})
+        try:
+            self._tell(self.report)
+        except Exception:
+            logger.exception("the report could not be told")
+        life.sightings.clear()  # told once: what may come now is a server that does not end
         life.stopped.set()
 
     async def _lame_duck(self, life: Life, leave: Leave) -> None:
@@ -411,13 +432,14 @@ class DrainCoordinator:
             ending.start_soon(self._end_long_connections, life, until)
             async with anyio.create_task_group() as tasks:
                 for callback in life.drain_callbacks:
-                    tasks.start_soon(self._call, life, callback, until, leave.budget.plan.drain)
+                    tasks.start_soon(self._call, life, "on_drain", callback, until, leave.budget.plan.drain)
             # Consumers have been told to stop fetching; what they had in hand came in until here.
             life.in_flight.close()
             # Only now: every idle moment of a serving process would wake this thread.
             life.in_flight.notify_idle(self._wake)
             if not await self._changes.until(lambda: not len(life.in_flight), until):
                 life.unfinished = life.in_flight.snapshot()
+                life.sightings.append(self._witness.drain_ran_out(life.in_flight))
                 self._say(f"{len(life.unfinished)} still in flight when the drain ran out of time", logging.WARNING)
             ending.cancel_scope.cancel()
 
@@ -436,12 +458,16 @@ class DrainCoordinator:
     async def _clean_up(self, life: Life, leave: Leave) -> None:
         until = leave.budget.cleanup_until(self._clock())
         for callback in life.cleanup_callbacks.drain():
-            await self._call(life, callback, until, leave.budget.plan.cleanup)
+            await self._call(life, "on_cleanup", callback, until, leave.budget.plan.cleanup)
 
-    async def _call(self, life: Life, callback: RegisteredCallback, until: float, default: float) -> None:
+    async def _call(self, life: Life, kind: str, callback: RegisteredCallback, until: float, default: float) -> None:
         own = default if callback.timeout is None else callback.timeout
-        record = await self._caller.call(callback, max(_LEAST_CALLBACK_TIME, min(own, until - self._clock())))
+        began = self._clock()
+        with life.under_way(CallUnderWay(callback.name), began) as call:
+            record = await self._caller.call(callback, max(_LEAST_CALLBACK_TIME, min(own, until - began)), call.worker)
         life.records.append(record)
+        if record.outcome is CallbackOutcome.TIMED_OUT:
+            life.sightings.append(self._witness.timed_out(kind, record))
         completed = record.outcome is CallbackOutcome.COMPLETED
         logger.log(logging.DEBUG if completed else logging.WARNING, "callback %s", record)
 
@@ -474,6 +500,7 @@ class DrainCoordinator:
 
     def _exit(self, reason: str) -> None:
         self.life.problems.append(reason)
+        self.life.sightings.append(self._witness.the_end(self.life))
         self.report = self.life.report(self._clock(), overdue=True)
         self._exit_process(1, self.report)
 
