@@ -368,13 +368,16 @@ class DrainCoordinator:
         began = self._clock()
         if self._announced:
             await self._until_withdrawn(life, leave)
-        since = life.withdrawn.first_verified_at if life.withdrawn else None
-        life.wait_ends = leave.budget.wait_until(began, since=began if since is None else since)
+        verified_at = life.withdrawn.first_verified_at if life.withdrawn else None
+        since = began if verified_at is None else verified_at
+        life.wait_ends = leave.budget.wait_until(began, since=since)
         async with anyio.create_task_group() as meanwhile:
+            # Guarded by themselves: what breaks must not end the wait.
+            if self._announced:
+                meanwhile.start_soon(self._guard, "watching the servers", self._observe, life, leave, since)
             # Where no server verified, nobody was told: their silence would have another reason.
-            if self._early_end is not None and (since is not None or not self._announced):
-                counts_from = began if since is None else since
-                meanwhile.start_soon(self._guard, "the early end", self._end_early, life, leave, counts_from)
+            if self._early_end is not None and (verified_at is not None or not self._announced):
+                meanwhile.start_soon(self._guard, "the early end", self._end_early, life, leave, since)
             life.wait_was_whole = await self._until_wait_is_over(life, leave, life.wait_ends)
             meanwhile.cancel_scope.cancel()
         self._end_wait(life)
@@ -406,6 +409,18 @@ class DrainCoordinator:
                 return False
             ends = life.wait_ends
         return True
+
+    async def _observe(self, life: Life, leave: Leave, since: float) -> None:
+        """Have the wait for the servers' own cache end when every server is seen to show the change."""
+        caches = leave.budget.plan.caches
+        if self._registry is None or caches is None or not caches.observed:
+            return
+        published = await self._registry.until_published()
+        ends = leave.budget.wait_once_published(published, since=since)
+        if life.wait_ends is not None and ends < life.wait_ends:
+            life.published_at = published
+            shown = f"every server shows the change after {published - since:.1f} s"
+            self._bring_wait_forward(life, ends, f"{shown}: {max(0.0, ends - self._clock()):.0f} s more")
 
     def _bring_wait_forward(self, life: Life, ends: float, why: str) -> None:
         """End the propagation wait at an earlier instant than planned; a later one changes nothing."""

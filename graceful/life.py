@@ -96,6 +96,7 @@ class Life:
     journal: list[str] = field(default_factory=list)
     waiting_hooks: int = 0
     wait_ends: float | None = None
+    published_at: float | None = None
     wait_is_over: bool = False
     wait_was_whole: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -125,7 +126,8 @@ class Life:
         wait = max(0.0, self.wait_ends - since)
         if self.early_end is not None:
             return late.judging_early_end(wait)
-        return late.judging(wait, self.leave.budget.plan)
+        published = None if self.published_at is None else self.published_at - since
+        return late.judging(wait, self.leave.budget.plan, published=published)
 
     def report(self, now: float, *, overdue: bool = False) -> DrainReport:
         """How the leave went so far."""

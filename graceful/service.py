@@ -30,6 +30,8 @@ from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
 from graceful.telling import Teller
+from graceful.unusable import SettingsError
+from graceful.wire import env_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from graceful.core.budget import Plan
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
+    from graceful.eureka.discovery import Discovery
     from graceful.http.asgi import ASGIApp
     from graceful.http.wsgi import WSGIApp
     from graceful.settings import Settings
@@ -78,6 +81,7 @@ class Coordinator(DrainCoordinator):
         make_registry: Callable[[], Registry] | None,
         signals: SignalHold | None,
         serves_app: bool,
+        make_discovery: Callable[[Runtime], Discovery] | None = None,
     ) -> None:
         self.settings = settings
         self._mode = mode
@@ -86,6 +90,7 @@ class Coordinator(DrainCoordinator):
         self._uninstalled = threading.Event()
         self._unwire: list[Callable[[], None]] = []
         self._runtime = Runtime(self._main)
+        self._discovery = make_discovery(self._runtime) if make_discovery else None
         caller = AppCaller()
         self._teller = Teller(settings)
         hosts = ("127.0.0.1", "::1", *([settings.ip_addr] if settings.ip_addr else []))
@@ -119,6 +124,20 @@ class Coordinator(DrainCoordinator):
     def plan(self) -> Plan:
         """How long each part of the leave may take, with the cleanup callbacks registered so far."""
         return self.settings.plan(registry=self._has_registry, cleanup=self.cleanup_timeouts)
+
+    @property
+    def eureka(self) -> Discovery:
+        """Where other services are: `coordinator.eureka.base_url("payments")`.
+
+        Raises:
+            SettingsError: without an Eureka there is nothing to ask.
+        """
+        if self._discovery is None:
+            raise SettingsError(
+                "coordinator.eureka needs an Eureka to ask: set eureka_url, in install() or as "
+                + " or ".join(env_names("eureka_url"))
+            )
+        return self._discovery
 
     @property
     def snippets(self) -> Snippets:
@@ -320,6 +339,8 @@ class Coordinator(DrainCoordinator):
         """In a forked child: nothing of the parent's is ours, until an application's lifespan begins here."""
         close_inherited()
         self._runtime.reset_after_fork()
+        if self._discovery is not None:
+            self._discovery.reset_after_fork()
         self._caller.forget()
         self.new_life()
 
@@ -376,6 +397,8 @@ class Coordinator(DrainCoordinator):
                 tasks.start_soon(self._pump_signals)
                 tasks.start_soon(serve_control, self)
                 tasks.start_soon(self._report_when_ready)
+                if self._discovery is not None:
+                    tasks.start_soon(self._discovery.run)
                 await self.run(self._runtime.call_soon)
                 if self.server_stopped_first:
                     tasks.cancel_scope.cancel()
