@@ -18,13 +18,16 @@ from graceful.core.callbacks import CallbackOutcome, CallbackStack
 from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
 from graceful.core.pacing import closing_instants
 from graceful.core.phases import Event, Lifecycle, Phase
+from graceful.core.siblings import YES
 from graceful.early_end import until_silent
 from graceful.life import Changes, HookVisit, Life
+from graceful.recycling import see_who_leaves
+from graceful.sharing import RegistryAmongOthers, share
 from graceful.stacks import CallUnderWay, Job
 from graceful.witness import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from graceful.calling import AppCaller
     from graceful.core.budget import Plan
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from graceful.core.silence import EarlyEndRule
     from graceful.draining import Draining
     from graceful.readiness import Readiness
+    from graceful.sharing import Siblings
 
 __all__ = ["DrainCoordinator"]
 
@@ -71,6 +75,10 @@ class DrainCoordinator:
         caller: calls the user's callbacks.
         exit_process: ends the process at once, with a status; given by the caller so that tests survive it.
         make_registry: makes the registry of one life, or None where callers look the service up nowhere.
+        make_siblings: finds the other processes that serve what this registry announces, or what this process serves
+            without one; gives None for a process that stands for itself.
+        stop_server: tells the server to stop before anything else is done, and gives it some seconds; whether it will
+            say when its listener is closed and its requests are done (`server_stops`).
         early_end: when the propagation wait may end before its time; None for never.
         query: whether the deadline report may tell query strings.
         tell: is given the report of every leave that comes to its own end, on graceful's event loop.
@@ -86,6 +94,8 @@ class DrainCoordinator:
         caller: AppCaller,
         exit_process: Callable[[int, DrainReport], object],
         make_registry: Callable[[], Registry] | None = None,
+        make_siblings: Callable[[Registry | None], Siblings | None] = lambda _registry: None,
+        stop_server: Callable[[float], Awaitable[bool]] | None = None,
         early_end: EarlyEndRule | None = None,
         query: bool = False,
         tell: Callable[[DrainReport], object] = lambda _: None,
@@ -96,6 +106,8 @@ class DrainCoordinator:
         self._readiness = readiness
         self._caller = caller
         self._make_registry = make_registry
+        self._make_siblings = make_siblings
+        self._stop_server = stop_server
         self._exit_process = exit_process
         self._early_end = early_end
         self._witness = Witness(lambda: caller.thread, query=query, clock=clock)
@@ -113,7 +125,9 @@ class DrainCoordinator:
         self._changes = Changes()
         self._wake: Callable[[], object] = lambda: None
         self._readiness.reset()
-        self._registry = self._make_registry() if self._make_registry is not None else None
+        registry = self._make_registry() if self._make_registry is not None else None
+        self._siblings = self._make_siblings(registry)
+        self._registry = share(registry, self._siblings)
         self.report: DrainReport | None = None
         """How the leave went, once it is over."""
         self.life = Life(
@@ -240,6 +254,8 @@ class DrainCoordinator:
             # However late the hook got through: the kubelet sends SIGTERM before SIGKILL, with two seconds in between.
             left = max(grace - elapsed, min(grace, KUBELET_LAST_CHANCE))
             leave = Leave(trigger, reason or trigger.value, Budget(self._plan(), now + left))
+            if self._siblings is None:
+                leave.alone = False
             if self.phase is Phase.STARTING and not self._announced and not life.in_flight.accepted:
                 leave.skip_wait = True  # never ready, so nobody ever heard of this instance or has to forget it
             life.leave = leave
@@ -252,6 +268,7 @@ class DrainCoordinator:
     def server_stops(self) -> threading.Event:
         """The server stops by itself and its listener is closed: leave without a wait. Set when the leave is over."""
         life = self.life
+        life.server_stopped = True
         if not self.begin(Trigger.SERVER) and life.leave is not None:
             life.leave.hurry()
             self._wake()
@@ -292,8 +309,25 @@ class DrainCoordinator:
 
     def prestop(self, *, elapsed: float, grace: float | None) -> HookVisit:
         """A hook has come: begin the leave or join it; the visit has what the hook waits for."""
-        self.begin(Trigger.HOOK, grace_period=grace, elapsed=elapsed)
+        if not self.begin(Trigger.HOOK, grace_period=grace, elapsed=elapsed) and self.life.leave is not None:
+            self.life.leave.alone = self.life.leave.alone or False  # the pod leaves, unless this one was gone already
+            self._changes.notify()
         return HookVisit(self.life, self._changes, self._clock)
+
+    def describe(self) -> Mapping[str, str]:
+        """What this process is doing, for its siblings and for people. Any key may be added; none changes meaning."""
+        leave = self.life.leave
+        flags = {
+            "announced": self._announced,
+            "alone": leave is not None and leave.alone,
+            "finished": self.life.finished,
+        }
+        return {
+            "phase": self.phase.value,
+            "instance": self._siblings.instance if self._siblings else "",
+            "in_flight": str(len(self.life.in_flight)),
+            **{name: YES if flag else "no" for name, flag in flags.items()},
+        }
 
     # The life, on graceful's own event loop
 
@@ -334,13 +368,18 @@ class DrainCoordinator:
         scope.cancel()
 
     async def _leave_in_order(self, life: Life, leave: Leave) -> None:
-        self._say(f"leaving because of {leave.reason}: still serving, not ready any more")
+        await self._guard("looking at the other processes", self._see_who_leaves, life, leave)
+        if leave.alone:
+            self._say(f"leaving because of {leave.reason}, alone: other processes of this pod serve on")
+        else:
+            self._say(f"leaving because of {leave.reason}: still serving, not ready any more")
         async with anyio.create_task_group() as withdrawal:
-            if self._announced:
+            if self._announced and not leave.alone:
                 # Guarded by itself: a registry that breaks must not end the wait. It is watched until it is told to
                 # forget the instance: what comes back UP in the drain would get requests that are refused.
                 withdrawal.start_soon(self._guard, "taking the instance out of service", self._withdraw, life, leave)
-            await self._guard("the lame duck", self._lame_duck, life, leave)
+            lame_duck = self._lame_duck_alone if leave.alone else self._lame_duck
+            await self._guard("the lame duck", lame_duck, life, leave)
             self._end_wait(life)
             self._advance(life, Event.WAITED)
             await self._guard("the drain", self._drain, life, leave)
@@ -348,6 +387,7 @@ class DrainCoordinator:
             self._advance(life, Event.DRAINED)
             await self._guard("the clean-up", self._clean_up, life, leave)
             withdrawal.cancel_scope.cancel()
+        life.finished = True
         await self._guard("the deregistration", self._deregister, life, leave)
         self._advance(life, Event.CLEANED)
         self.report = life.report(self._clock())
@@ -363,6 +403,32 @@ class DrainCoordinator:
             logger.exception("the report could not be told")
         life.sightings.clear()  # told once: what may come now is a server that does not end
         life.stopped.set()
+
+    async def _see_who_leaves(self, life: Life, leave: Leave) -> None:
+        try:
+            if self._siblings is not None:
+                await see_who_leaves(
+                    leave,
+                    self._siblings,
+                    self._changes,
+                    relief_timeout=lambda: 0.0 if life.server_stopped else leave.budget.plan.drain,
+                    clock=self._clock,
+                )
+        finally:
+            leave.alone = bool(leave.alone)
+
+    async def _lame_duck_alone(self, life: Life, leave: Leave) -> None:
+        """Hand the instance over and have the server stop in its own order: nobody has to forget this instance.
+
+        The siblings accept on the same socket. As long as this process accepts beside them it must not refuse.
+        """
+        self._end_wait(life)
+        if isinstance(self._registry, RegistryAmongOthers):
+            self._registry.hand_over()
+        until = leave.budget.drain_until(self._clock())
+        if not life.server_stopped and self._stop_server is not None:
+            life.server_told = await self._stop_server(max(0.0, until - self._clock()))
+            await self._changes.until(lambda: life.server_stopped or not life.server_told, until)
 
     async def _lame_duck(self, life: Life, leave: Leave) -> None:
         began = self._clock()

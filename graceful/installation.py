@@ -12,6 +12,8 @@ from graceful.registries import discovery_factory, registry_factory
 from graceful.servers import uvicorn
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
+from graceful.sharing import JointRegistry
+from graceful.siblings import Siblings
 from graceful.signals import SignalHold
 from graceful.wiring import wire
 
@@ -118,6 +120,7 @@ def _build(settings: Settings, registry: Registry | None, eureka: Any, *, serves
         settings,
         mode=mode,
         make_registry=make_registry,
+        make_siblings=_siblings_finder(settings, mode),
         signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
         serves_app=serves_app,
         make_discovery=discovery_factory(settings, mode) if settings.eureka_url else None,
@@ -146,6 +149,22 @@ def _mode(settings: Settings) -> Mode:
     # PYTEST_VERSION is pytest's own sign that code runs within it, but its child processes inherit the variable.
     in_pytest = "PYTEST_VERSION" in os.environ and "pytest" in sys.modules
     return Mode.DEFERRED if in_pytest and settings.enabled is None else Mode.ACTIVE
+
+
+def _siblings_finder(settings: Settings, mode: Mode) -> Callable[[Registry | None], Siblings | None]:
+    """What finds the other processes of the container that serve the same instance."""
+
+    def find(registry: Registry | None) -> Siblings | None:
+        if mode is not Mode.ACTIVE:
+            return None  # in a test, whoever else runs on this machine is a stranger
+        if registry is not None:
+            # A registry that does not say what it registers stands for this process alone.
+            instance = f"{registry.shared_as}:{settings.port}" if isinstance(registry, JointRegistry) else ""
+        else:
+            instance = f"{settings.app_name or ''}:{settings.port}" if settings.port else ""
+        return Siblings(instance, os.environ) if instance else None
+
+    return find
 
 
 def _refuse_other(installed: Settings, asked: Settings) -> None:
@@ -205,6 +224,11 @@ def planning() -> Iterator[Callable[[], Coordinator | None]]:
         _plan_only = False
 
 
+def _stand_back_before_fork() -> None:
+    if _installed is not None:
+        _installed.stand_back_before_fork()
+
+
 def _reset_after_fork() -> None:
     global _lock  # noqa: PLW0603  a thread that is gone may have held it
     _lock = threading.Lock()
@@ -212,4 +236,4 @@ def _reset_after_fork() -> None:
         _installed.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_reset_after_fork)
+os.register_at_fork(before=_stand_back_before_fork, after_in_child=_reset_after_fork)

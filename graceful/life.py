@@ -99,6 +99,9 @@ class Life:
     published_at: float | None = None
     wait_is_over: bool = False
     wait_was_whole: bool = False
+    server_told: bool = False
+    server_stopped: bool = False
+    finished: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -133,6 +136,7 @@ class Life:
         """How the leave went so far."""
         return DrainReport(
             reason=self.leave.reason if self.leave else "",
+            alone=bool(self.leave and self.leave.alone),
             durations=self.lifecycle.durations(now),
             late=self.late(),
             early_end=self.early_end,
@@ -198,6 +202,8 @@ class HookVisit:
         """Whether the instance is out of service for sure, and a line that says so."""
         life = self._life
         unverified = life.withdrawn is not None and not all(each.verified for each in life.withdrawn.servers)
+        if life.leave is not None and life.leave.alone:
+            return True, "this process was leaving alone already; the others of its pod tell for themselves"
         if life.problems or unverified:
             return False, life.problems[0] if life.problems else f"OUT_OF_SERVICE {life.withdrawn}"
         return True, "the wait is over: nobody calls any more, ready for SIGTERM"

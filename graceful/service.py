@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from graceful.http.asgi import ASGIApp
     from graceful.http.wsgi import WSGIApp
     from graceful.settings import Settings
+    from graceful.sharing import Siblings
     from graceful.signals import SignalHold
 
     Function = TypeVar("Function", bound=Callable[[], Any])
@@ -56,6 +57,8 @@ _LOOK: Final = 0.05
 _PROGRAM_LOOK: Final = 0.5
 _PROBE_TIMEOUT: Final = 10.0
 """Seconds for all readiness checks together; each has its own, and a kubelet gives up after one second by default."""
+_FIRST_REQUEST_DELAY: Final = 0.5
+"""Seconds for what was accepted last to send its request, before a server stops that would cut it."""
 _STAND_BY: Final = "graceful stand-by"
 
 
@@ -79,6 +82,7 @@ class Coordinator(DrainCoordinator):
         *,
         mode: Mode,
         make_registry: Callable[[], Registry] | None,
+        make_siblings: Callable[[Registry | None], Siblings | None],
         signals: SignalHold | None,
         serves_app: bool,
         make_discovery: Callable[[Runtime], Discovery] | None = None,
@@ -107,6 +111,8 @@ class Coordinator(DrainCoordinator):
             readiness=readiness,
             caller=caller,
             make_registry=make_registry,
+            make_siblings=make_siblings,
+            stop_server=self._tell_server,
             exit_process=self._end_process,
             early_end=settings.early_end_rule,
             query=settings.deadline_report_query,
@@ -335,6 +341,17 @@ class Coordinator(DrainCoordinator):
         """Have `uninstall` call a function."""
         self._unwire.append(function)
 
+    def stand_back_before_fork(self) -> None:
+        """A process that forks before its application has started is a parent of workers, and serves nothing itself.
+
+        (`gunicorn --preload`.) Everything of ours stops in it: the signals are the parent's own, and no thread of ours
+        runs while it forks. It begins again where an application's lifespan does: in the workers.
+        """
+        starts_later = self._readiness.serves_app and not self._readiness.starting and not self._readiness.by_hand
+        if starts_later and self.phase is Phase.STARTING and self._runtime.running:
+            logger.debug("a process is forked before the application has started: standing back in this one")
+            self._shut_down()
+
     def reset_after_fork(self) -> None:
         """In a forked child: nothing of the parent's is ours, until an application's lifespan begins here."""
         close_inherited()
@@ -348,8 +365,9 @@ class Coordinator(DrainCoordinator):
 
     async def reason_not_ready(self) -> str | None:
         """Why the service must get no new callers now, or None."""
-        phase = self.phase
-        if phase is Phase.SERVING:
+        phase, leave = self.phase, self.life.leave
+        # A worker that may be only recycled must not make its pod unready.
+        if phase is Phase.SERVING or (phase is Phase.LAME_DUCK and leave is not None and leave.alone is not False):
             return await self._readiness.failing_check()
         if phase is Phase.STARTING and not self._readiness.starting:
             # Without a lifespan a request is what shows that the server has started.
@@ -402,7 +420,7 @@ class Coordinator(DrainCoordinator):
                 await self.run(self._runtime.call_soon)
                 if self.server_stopped_first:
                     tasks.cancel_scope.cancel()
-                elif self._signals is not None and threading.main_thread().is_alive():
+                elif self._signals is not None and threading.main_thread().is_alive() and not self.life.server_told:
                     self._signals.release(self.signum, remaining=max(0.0, self.remaining))
                 # The thread stays: a later signal must not reach the server.
         except Exception:
@@ -411,6 +429,16 @@ class Coordinator(DrainCoordinator):
                 self._signals.uninstall()
             self.life.stopped.set()
             raise
+
+    async def _tell_server(self, within: float) -> bool:
+        """Release the server before its time; False where nobody would tell us that it has stopped."""
+        if self._signals is None or not self._readiness.starting:
+            return False
+        self._signals.stop_accepting(self.signum)
+        pause = min(_FIRST_REQUEST_DELAY, within)
+        await anyio.sleep(pause)
+        self._signals.release(self.signum, remaining=within - pause)
+        return True
 
     async def _report_when_ready(self) -> None:
         report_environment(os.environ)

@@ -73,6 +73,9 @@ class App:
         self.address = ""
         self.portal: BlockingPortal
 
+    def describe(self) -> dict[str, str]:
+        return {"phase": "serving", "instance": "orders/a b"}
+
     def prestop(self, *, elapsed: float, grace: float | None) -> Session:
         if self.fault:
             raise self.fault

@@ -233,6 +233,39 @@ def test_a_query_string_is_told_only_when_asked_for(query, name):
         assert "test_deadline.py" in str(each.at)
 
 
+def test_a_request_of_aiohttp_is_told_as_the_others_are():
+    """Method, path and peer; where its task is."""
+    pytest.importorskip("aiohttp")
+    from aiohttp.test_utils import TestClient, TestServer
+    from aiohttp.web import Application, Response
+
+    from graceful.http.aiohttp import AiohttpWiring
+
+    service: Any = Service()
+    service.lifespan_begins = service.lifespan_started = lambda: None
+    seen: list[Obstacle] = []
+
+    async def handler(request):
+        seen.append(service.units[0].look(1.0, query=False))
+        seen.append(service.units[0].look(1.0, query=True))
+        return Response()
+
+    async def stops():
+        pass
+
+    async def main():
+        app = Application()
+        app.router.add_get("/orders", handler)
+        service.lifespan_ends = stops
+        AiohttpWiring(app, service, livez_path=None, readyz_path=None, retry_after=1.0, close_code=1012)
+        async with TestClient(TestServer(app)) as client:
+            assert (await client.get("/orders?token=secret")).status == 200
+
+    asyncio.run(main())
+    assert [each.name for each in seen] == ["GET /orders", "GET /orders?token=secret"]
+    assert all(each.peer.startswith("127.0.0.1:") and "in test_a_request" in str(each.at) for each in seen)
+
+
 def test_a_stack_is_followed_through_what_is_awaited():
     """An asynchronous generator, a task group, a task that waits: the innermost of the application's is found."""
 

@@ -95,6 +95,11 @@ class AdoptedRegistration:
         """What came of every change of ours so far; the client's own are not among them."""
         return self._journal.told
 
+    @property
+    def shared_as(self) -> str:
+        """What is registered: processes of one container that say the same here each have a client for one instance."""
+        return f"{self._app}/{self._given_id or ''}"
+
     # --- the life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:

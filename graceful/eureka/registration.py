@@ -120,6 +120,11 @@ class EurekaRegistration:
         return self._announced
 
     @property
+    def shared_as(self) -> str:
+        """What is registered: the processes of one container that say the same here speak for one instance."""
+        return f"{self._instance.app}/{self._instance.instance_id}"
+
+    @property
     def calls(self) -> tuple[ServerResult, ...]:
         """What came of every change, and of the heartbeats, so far."""
         return self._journal.told
@@ -150,6 +155,12 @@ class EurekaRegistration:
             else:
                 await self._sleeper.sleep(next(waits))
 
+    def take_over(self) -> None:
+        """What the servers have is this life's, announced by another process: `serve` clears nothing of it."""
+        self._uncleared = set()
+        # An override that is there now is an operator's, or will be gone with the leave it belongs to.
+        self._may_clear_override = False
+
     def freeze(self) -> None:
         """End announcing for good: no registration and no heartbeat is sent any more. Thread-safe, idempotent.
 
@@ -163,6 +174,14 @@ class EurekaRegistration:
         """Freeze, set OUT_OF_SERVICE on every server and read it back, until all are verified or `deadline`."""
         self.freeze()
         return await self._status.withdraw(deadline, settled=lambda: not self._announcing)
+
+    async def see_withdrawn(self, deadline: float) -> RegistryOutcome:
+        """Read, and change nothing, until every server has the instance out of service, or `deadline`."""
+        return await self._status.see_withdrawn(deadline)
+
+    async def see_absent(self, deadline: float) -> RegistryOutcome:
+        """Read, and change nothing, until the instance is absent from every server, or `deadline`."""
+        return await self._status.see_absent(deadline)
 
     async def keep_withdrawn(self) -> None:
         """Retry the servers that did not verify and look after the others, until cancelled."""

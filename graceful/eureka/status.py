@@ -124,6 +124,14 @@ class StatusManager:
         self._log("withdraw", "out of service", outcome)
         return outcome
 
+    async def see_withdrawn(self, deadline: float) -> RegistryOutcome:
+        """Read until every server has it absent, OUT_OF_SERVICE or DOWN, or `deadline`: another process changes it."""
+        return await self._everywhere("see withdrawn", self._see_withdrawal, deadline)
+
+    async def see_absent(self, deadline: float) -> RegistryOutcome:
+        """Read until it is absent from every server, or `deadline`: another process deletes it."""
+        return await self._everywhere("see absent", self._absence_seen, deadline)
+
     async def keep_withdrawn(self) -> None:
         """Retry the servers that did not verify, and look after the others, until cancelled.
 
@@ -226,7 +234,15 @@ class StatusManager:
         try:
             await server.set_status(self._app, self._instance_id, Status.OUT_OF_SERVICE, now_ms())
         except EurekaError as error:
-            refusal = error.reason
+            refusal = f" (the status change: {error.reason})"
+        return await self._withdrawal_seen(server, refusal)
+
+    async def _see_withdrawal(self, server: Server) -> ServerResult:
+        """One look at what another process changes, and before it at what callers are shown: UP, if it is in time."""
+        await self._publication.look_first(server)
+        return await self._withdrawal_seen(server)
+
+    async def _withdrawal_seen(self, server: Server, remark: str = "") -> ServerResult:
         try:
             status = await self._read(server)
         except EurekaError as error:
@@ -237,8 +253,14 @@ class StatusManager:
             self._publication.withdrawn(server)
             return ServerResult(server.name, verified=True, detail=status or "absent")
         self._withdrawn.discard(server)
-        answer = f" (the status change: {refusal})" if refusal else ""
-        return ServerResult(server.name, verified=False, detail=f"{status}{answer}")
+        return ServerResult(server.name, verified=False, detail=f"{status}{remark}")
+
+    async def _absence_seen(self, server: Server) -> ServerResult:
+        try:
+            status = await self._read(server)
+        except EurekaError as error:
+            return ServerResult(server.name, verified=False, detail=error.reason)
+        return ServerResult(server.name, verified=status is None, detail=status or "absent")
 
     async def _keep_withdrawn_on(self, server: Server) -> None:
         waits = self._rechecks()

@@ -52,6 +52,8 @@ class StatusOnly:
         recheck_interval: float = 5.0,
         random: Random | None = None,
     ) -> None:
+        self.shared_as = f"{app}/{instance_id}"
+        """What is registered: processes of one container that say the same here look after one instance."""
         journal = CallJournal()
         self._status = StatusManager(
             make_servers(),
