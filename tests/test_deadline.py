@@ -58,6 +58,21 @@ def test_however_much_it_says_it_is_bounded_and_counts_all(seen, reason, ended_b
     assert all(each["stack"] is None or each["stack"] in told["stacks"] for each in told["in_the_way"])
 
 
+def test_the_longest_that_can_be_seen_is_bounded():
+    """Fifty requests, each with the longest stack there is and of its own, in letters that JSON has to escape."""
+    wide = "\N{SNOWMAN}" * 80
+    obstacles = tuple(
+        Obstacle("request", wide, 1.0, wide, tuple(Frame(wide, line, wide, own=True) for _ in range(12)))
+        for line in range(MOST_LOOKED_AT)
+    )
+    report = DeadlineReport(wide, wide, 30.0, (), (Sighting("drain", obstacles, {wide: 9950}),))
+    assert len(str(report).encode()) <= LONGEST_REPORT
+    assert len(report.as_json()) <= LONGEST_REPORT
+    told = report.as_dict()
+    assert 1 <= len(told["in_the_way"]) < MOST_LOOKED_AT
+    assert len(told["in_the_way"]) + told["others"][wide] == told["total"] == 10_000
+
+
 def test_ten_thousand_in_flight_make_a_short_report_in_time(rig):
     """The oldest fifty are looked at; the others are counted by name."""
     r = rig().serving()
@@ -369,6 +384,7 @@ def marked_line(function):
         ("blocked", "request", "drain", "sleeping_culprit"),
         ("thread", "request", "drain", "sleeping_culprit"),
         ("cleanup", "callback", "on_cleanup", "waiting_culprit"),
+        ("cleanup_blocks", "callback", "on_cleanup", "sleeping_culprit"),
         ("cleanup_thread", "callback", "on_cleanup", "sleeping_culprit"),
         ("trio", "job", "drain", "waiting_culprit"),
     ],

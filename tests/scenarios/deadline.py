@@ -6,7 +6,8 @@
 
 `task`: a request awaits for ever. `sync`: one of FastAPI's worker threads sleeps, behind a middleware that runs the
 application in a task of its own. `blocked`: a request blocks the event loop, and the process is ended. `thread`: a
-thread under a WSGI server sleeps. `cleanup`, `cleanup_thread`: a callback hangs.
+thread under a WSGI server sleeps. `cleanup`, `cleanup_thread`: a callback hangs; `cleanup_blocks`: in the
+event loop, without awaiting anything.
 `trio`: a job on trio.
 """
 
@@ -36,12 +37,12 @@ def say(text: str) -> None:
 
 def sleeping_culprit() -> None:
     say("hangs")
-    threading.Event().wait(1000)  # HERE: sync, blocked, thread, cleanup_thread
+    threading.Event().wait(1000)  # HERE: all that do not await
 
 
 async def waiting_culprit() -> None:
     say("hangs")
-    await anyio.sleep(1000)  # HERE: task, cleanup, trio
+    await anyio.sleep(1000)  # HERE: all that do
 
 
 def web(who: str, port: int) -> None:
@@ -62,6 +63,8 @@ def web(who: str, port: int) -> None:
     app.get("/hang")(endpoints.get(who, task))
     if who == "cleanup":
         coordinator.on_cleanup(timeout=0.5)(waiting_culprit)
+    if who == "cleanup_blocks":
+        coordinator.on_cleanup(timeout=0.5)(blocked)
     if who == "cleanup_thread":
         coordinator.on_cleanup(timeout=0.5)(sleeping_culprit)
     uvicorn.run(app, port=port, log_config=None)
