@@ -351,6 +351,9 @@ class Coordinator(DrainCoordinator):
         if starts_later and self.phase is Phase.STARTING and self._runtime.running:
             logger.debug("a process is forked before the application has started: standing back in this one")
             self._shut_down()
+            for thread in threading.enumerate():
+                if thread.name == _STAND_BY:
+                    thread.join(_PROGRAM_LOOK)  # it sees within a look that it is not needed
 
     def reset_after_fork(self) -> None:
         """In a forked child: nothing of the parent's is ours, until an application's lifespan begins here."""
