@@ -23,6 +23,8 @@ from graceful.early_end import until_silent
 from graceful.life import Changes, HookVisit, Life
 from graceful.recycling import see_who_leaves
 from graceful.sharing import RegistryAmongOthers, share
+from graceful.stacks import CallUnderWay, Job
+from graceful.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from graceful.calling import AppCaller
     from graceful.core.budget import Plan
     from graceful.core.callbacks import RegisteredCallback
+    from graceful.core.inflight import Unit
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
     from graceful.core.silence import EarlyEndRule
@@ -77,6 +80,8 @@ class DrainCoordinator:
         stop_server: tells the server to stop before anything else is done, and gives it some seconds; whether it will
             say when its listener is closed and its requests are done (`server_stops`).
         early_end: when the propagation wait may end before its time; None for never.
+        query: whether the deadline report may tell query strings.
+        tell: is given the report of every leave that comes to its own end, on graceful's event loop.
         clock: monotonic seconds; the clock of the event loop that `run` runs in.
     """
 
@@ -92,6 +97,8 @@ class DrainCoordinator:
         make_siblings: Callable[[Registry | None], Siblings | None] = lambda _registry: None,
         stop_server: Callable[[float], Awaitable[bool]] | None = None,
         early_end: EarlyEndRule | None = None,
+        query: bool = False,
+        tell: Callable[[DrainReport], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -103,6 +110,8 @@ class DrainCoordinator:
         self._stop_server = stop_server
         self._exit_process = exit_process
         self._early_end = early_end
+        self._witness = Witness(lambda: caller.thread, query=query, clock=clock)
+        self._tell = tell
         self._clock = clock
         self._random = Random()  # noqa: S311  where a connection's close falls is no secret
         self._lame_duck_callbacks: list[RegisteredCallback] = []
@@ -191,12 +200,19 @@ class DrainCoordinator:
     # Work and triggers, from any thread
 
     def enter(self, *what: str) -> int:
-        """Take a unit of work in; the key is for `leave`.
+        """Take a unit of work in that the task, or the thread, that calls this will do; the key is for `leave`.
+
+        Args:
+            what: words that name it.
 
         Raises:
             NotAcceptingError: if the drain accepts no new work.
         """
-        return self.life.in_flight.enter(what, self._clock())
+        return self.enter_unit(Job(*what))
+
+    def enter_unit(self, unit: Unit) -> int:
+        """As `enter`, for one that tells more about itself than a name."""
+        return self.life.in_flight.enter(unit, self._clock())
 
     def leave(self, key: int) -> None:
         """A unit of work has finished."""
@@ -386,7 +402,9 @@ class DrainCoordinator:
                 # forget the instance: what comes back UP in the drain would get requests that are refused.
                 withdrawal.start_soon(self._guard, "taking the instance out of service", self._withdraw, life, leave)
             for callback in life.lame_duck_callbacks:
-                withdrawal.start_soon(self._call, life, callback, leave.budget.last_call, leave.budget.plan.announce)
+                withdrawal.start_soon(
+                    self._call, life, "lame duck", callback, leave.budget.last_call, leave.budget.plan.announce
+                )
             lame_duck = self._lame_duck_alone if leave.alone else self._lame_duck
             await self._guard("the lame duck", lame_duck, life, leave)
             self._end_wait(life)
@@ -406,6 +424,11 @@ class DrainCoordinator:
             logger.log(level, "%s", late, extra={"late_requests": late.as_dict()})
         level = logging.INFO if self.report.clean else logging.WARNING
         logger.log(level, "%s", self.report, extra={"drain_report": self.report.as_dict()})
+        try:
+            self._tell(self.report)
+        except Exception:
+            logger.exception("the report could not be told")
+        life.sightings.clear()  # told once: what may come now is a server that does not end
         life.stopped.set()
 
     async def _see_who_leaves(self, life: Life, leave: Leave) -> None:
@@ -517,13 +540,14 @@ class DrainCoordinator:
             ending.start_soon(self._end_long_connections, life, until)
             async with anyio.create_task_group() as tasks:
                 for callback in life.drain_callbacks:
-                    tasks.start_soon(self._call, life, callback, until, leave.budget.plan.drain)
+                    tasks.start_soon(self._call, life, "on_drain", callback, until, leave.budget.plan.drain)
             # Consumers have been told to stop fetching; what they had in hand came in until here.
             life.in_flight.close()
             # Only now: every idle moment of a serving process would wake this thread.
             life.in_flight.notify_idle(self._wake)
             if not await self._changes.until(lambda: not len(life.in_flight), until):
                 life.unfinished = life.in_flight.snapshot()
+                life.sightings.append(self._witness.drain_ran_out(life.in_flight))
                 self._say(f"{len(life.unfinished)} still in flight when the drain ran out of time", logging.WARNING)
             ending.cancel_scope.cancel()
 
@@ -542,12 +566,16 @@ class DrainCoordinator:
     async def _clean_up(self, life: Life, leave: Leave) -> None:
         until = leave.budget.cleanup_until(self._clock())
         for callback in life.cleanup_callbacks.drain():
-            await self._call(life, callback, until, leave.budget.plan.cleanup)
+            await self._call(life, "on_cleanup", callback, until, leave.budget.plan.cleanup)
 
-    async def _call(self, life: Life, callback: RegisteredCallback, until: float, default: float) -> None:
+    async def _call(self, life: Life, kind: str, callback: RegisteredCallback, until: float, default: float) -> None:
         own = default if callback.timeout is None else callback.timeout
-        record = await self._caller.call(callback, max(_LEAST_CALLBACK_TIME, min(own, until - self._clock())))
+        began = self._clock()
+        with life.under_way(CallUnderWay(callback.name), began) as call:
+            record = await self._caller.call(callback, max(_LEAST_CALLBACK_TIME, min(own, until - began)), call.worker)
         life.records.append(record)
+        if record.outcome is CallbackOutcome.TIMED_OUT:
+            life.sightings.append(self._witness.timed_out(kind, record))
         completed = record.outcome is CallbackOutcome.COMPLETED
         logger.log(logging.DEBUG if completed else logging.WARNING, "callback %s", record)
 
@@ -580,6 +608,7 @@ class DrainCoordinator:
 
     def _exit(self, reason: str) -> None:
         self.life.problems.append(reason)
+        self.life.sightings.append(self._witness.the_end(self.life))
         self.report = self.life.report(self._clock(), overdue=True)
         self._exit_process(1, self.report)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import current_token
@@ -11,7 +12,19 @@ from anyio.lowlevel import current_token
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["run_soon_here", "spawn"]
+__all__ = ["current_task", "run_soon_here", "spawn"]
+
+
+def current_task() -> Any:
+    """The task that runs here, of asyncio or trio; None where none does."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop of asyncio runs here
+        trio: Any = sys.modules.get("trio")
+    try:
+        return trio.lowlevel.current_task() if trio else None
+    except RuntimeError:
+        return None
 
 
 def run_soon_here() -> Callable[[Callable[[], object]], None]:

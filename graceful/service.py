@@ -29,6 +29,7 @@ from graceful.kubernetes.manifest import Snippets
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
+from graceful.telling import Teller
 from graceful.tracking import Tracking
 from graceful.unusable import SettingsError
 from graceful.wire import env_names
@@ -97,6 +98,7 @@ class Coordinator(DrainCoordinator):
         self._runtime = Runtime(self._main)
         self._discovery = make_discovery(self._runtime) if make_discovery else None
         caller = AppCaller()
+        self._teller = Teller(settings)
         hosts = ("127.0.0.1", "::1", *([settings.ip_addr] if settings.ip_addr else []))
         readiness = Readiness(
             caller,
@@ -115,6 +117,8 @@ class Coordinator(DrainCoordinator):
             stop_server=self._tell_server,
             exit_process=self._end_process,
             early_end=settings.early_end_rule,
+            query=settings.deadline_report_query,
+            tell=self._teller.tell,
         )
 
     # For users
@@ -511,9 +515,10 @@ class Coordinator(DrainCoordinator):
 
     def _end_process(self, status: int, report: DrainReport) -> None:
         if self._mode is Mode.ACTIVE:
-            exit_with_report(status, report)
+            exit_with_report(status, report, self._teller.tell)
         else:
             logger.error("the process would be ended now: %s", report)
+            self._teller.tell(report, logging.ERROR)
 
 
 def _decorator(function: Function | None, timeout: float | None, add: Callable[[RegisteredCallback], None]) -> Any:

@@ -30,8 +30,8 @@ class FakeService:
     def let_go(self, key):
         self.long_connections.remove(key)
 
-    def enter(self, *what):
-        return self.work.enter(what, 0.0)
+    def enter_unit(self, unit):
+        return self.work.enter(unit, 0.0)
 
     def leave(self, key):
         self.work.leave(key)

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
+from graceful.http.connection import Connection
 from graceful.http.probes import KUBELET
 from graceful.http.streams import EventStream, is_event_stream
 from graceful.http.websocket import ClosingWebSocket
-from graceful.loops import run_soon_here
+from graceful.loops import current_task, run_soon_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from graceful.core.inflight import Unit
     from graceful.core.phases import Phase
     from graceful.draining import Draining
 
@@ -52,7 +54,7 @@ class Service(Protocol):
         """Set when the drain begins."""
         ...
 
-    def enter(self, *what: str) -> int:
+    def enter_unit(self, unit: Unit) -> int:
         """Take a request in; raises `NotAcceptingError` from the drain on."""
         ...
 
@@ -145,15 +147,15 @@ class GracefulMiddleware:
         if not phase.accepts_work:
             await self._refuse(scope, send)
             return
+        sender = _Sender(service, scope, send)
         try:
-            key = service.enter(scope["method"], path)
+            key = service.enter_unit(sender)
         except NotAcceptingError:
             await self._refuse(scope, send)
             return
         if phase.leaving:
             self._enter_late(scope, scope["method"], served=True)
 
-        sender = _Sender(service, scope, send)
         try:
             await self.app(scope, receive, sender)
         except BaseException as error:
@@ -174,7 +176,7 @@ class GracefulMiddleware:
         if phase.leaving:
             self._enter_late(scope, "WEBSOCKET", served=phase.accepts_work)
         try:
-            key = service.enter("WEBSOCKET", scope["path"]) if phase.accepts_work else None
+            key = service.enter_unit(Connection(scope)) if phase.accepts_work else None
         except NotAcceptingError:
             key = None
         if key is None:
@@ -222,16 +224,16 @@ class GracefulMiddleware:
         await self.app(scope, receive_after_ours, send_noting)
 
 
-class _Sender:
+class _Sender(Connection):
     """What an application sends one response through."""
 
-    __slots__ = ("_headers", "_scope", "_send", "_service", "_task", "stream")
+    __slots__ = ("_headers", "_send", "_service", "stream")
 
     def __init__(self, service: Service, scope: Scope, send: Send) -> None:
         self._service = service
         self._scope = scope
         self._send = send
-        self._task = _current_task()
+        self._task = current_task()
         self._headers: Any = ()
         self.stream: EventStream | None = None
 
@@ -251,7 +253,8 @@ class _Sender:
         return self._send(message)  # no coroutine of its own: this is on the way of every message
 
     def _hold_open(self) -> EventStream:
-        stream, soon = EventStream(self._send, self._task), run_soon_here()
+        task = self._task if isinstance(self._task, asyncio.Task) else None
+        stream, soon = EventStream(self._send, task), run_soon_here()
         stream.key = self._service.hold_open(lambda: soon(stream.end))
         return stream
 
@@ -281,11 +284,3 @@ def _closing(scope: Scope, headers: Any) -> list[tuple[bytes, bytes]]:
     """The headers with `Connection: close`; HTTP/2 and later have no such header (RFC 9113 8.2.2)."""
     kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
     return [*kept, _CLOSE] if scope.get("http_version", "1.1").startswith("1") else list(headers)
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    """The task that runs here, or None on trio."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
