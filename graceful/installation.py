@@ -51,7 +51,9 @@ def install(app: Any = None, /, *, registry: Registry | None = None, **settings:
     that imports the application touches nothing (`enabled=True` starts everything all the same).
 
     Args:
-        app: a Starlette or FastAPI application, wired in place. Other ASGI applications: `coordinator.asgi(app)`.
+        app: a Starlette, FastAPI, Litestar, Quart, Django (what `get_asgi_application()` or `get_wsgi_application()`
+            gives), Flask or aiohttp.web application, wired in place. Others: serve `coordinator.asgi(app)` or
+            `coordinator.wsgi(app)`.
         registry: a registry of one's own, in place of Eureka.
         **settings: any field of [`Settings`][graceful.settings.Settings]; they win over the environment.
 
@@ -220,7 +222,7 @@ def _wire(app: Any, coordinator: Coordinator) -> None:
     unwire = wire(app, coordinator)
     if unwire is None:
         raise InstallError(
-            f"install() wires Starlette, FastAPI, Litestar, Quart, Flask and aiohttp.web applications, not "
+            f"install() wires Starlette, FastAPI, Litestar, Quart, Django, Flask and aiohttp.web applications, not "
             f"{type(app).__name__}; for another one call coordinator = install() and serve coordinator.asgi(app) or "
             "coordinator.wsgi(app)"
         )

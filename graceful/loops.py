@@ -11,7 +11,9 @@ from anyio.lowlevel import current_token
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["run_soon_here", "spawn"]
+    import anyio
+
+__all__ = ["Interruption", "asyncio_task", "run_soon_here", "spawn"]
 
 
 def run_soon_here() -> Callable[[Callable[[], object]], None]:
@@ -29,6 +31,55 @@ def run_soon_here() -> Callable[[Callable[[], object]], None]:
             run_soon(function)
 
     return soon
+
+
+def asyncio_task() -> asyncio.Task[Any] | None:
+    """The task that runs here, or None on trio."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+class Interruption:
+    """Cancels what one task runs, for a reason of ours, and tells that cancellation from anybody else's.
+
+    In the event loop of that task, but not from within it: what it cancels must wait for something.
+
+    On asyncio the cancellation is delivered once, so that the application's own clean-up may wait for something; a
+    cancel scope would interrupt that too, again and again. trio knows nothing else.
+
+    Args:
+        target: the asyncio task, or the scope that surrounds the application on trio; None where there is neither.
+    """
+
+    __slots__ = ("_asked", "_over", "_target")
+
+    def __init__(self, target: asyncio.Task[Any] | anyio.CancelScope | None) -> None:
+        self._target = target
+        self._asked = False
+        self._over = False
+
+    def interrupt(self) -> None:
+        """Cancel it; nothing happens the second time, or once it is over: the task has gone on to other things."""
+        if self._target is not None and not self._over and not self._asked:
+            self._asked = True
+            self._target.cancel()
+
+    def over(self) -> bool:
+        """The application has ended; whether a cancellation that comes out of it is ours alone. In its own task.
+
+        On trio always False: the scope has swallowed its own cancellation.
+        """
+        asked, self._asked, self._over = self._asked, False, True
+        task = asyncio_task()
+        if not asked or task is None:
+            return False
+        if task is self._target:
+            task.uncancel()
+        # Else it has come here from the task that was cancelled, by waiting for that one. What is left then has been
+        # asked for by somebody else (`Task.cancelling`).
+        return not task.cancelling()
 
 
 _spawned: set[asyncio.Task[None]] = set()
