@@ -30,6 +30,7 @@ help:  ## Show this list
 demo: $(VENV)/.rehearsal  ## Replace a service under load, four ways, and count what is lost
 	$(BIN)/python -m graceful.rehearsal.demo $(ARGS)
 
+# Most tests wait: nearly all of them take a third of the time with ARGS="-n 4 -m 'not alone'", as .ci/run has it.
 test: $(VENV)/.test  ## Run the tests; with java and mvn there, also against a real Eureka
 	$(BIN)/python -m pytest $(ARGS)
 

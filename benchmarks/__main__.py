@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.comparison import markdown
 from benchmarks.middleware import compare_middleware
 from benchmarks.starts import compare_hook, compare_import
+from benchmarks.waits import compare_waits
+from benchmarks.withdrawal import compare_withdrawal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,22 +37,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comparisons += compare_import(options.runs)
     _tell("the middleware …")
     comparisons += compare_middleware(options.runs, options.requests)
+    _tell(f"{options.outages} turns with a server that hangs, about 15 s each …")
+    comparisons += compare_withdrawal(options.outages)
+    _tell("the wait …")
+    comparisons += compare_waits(options.leaves)
     if options.output == "json":
         result = {
             "machine": _machine(),
             "runs": options.runs,
             "requests": options.requests,
+            "leaves": options.leaves,
             "comparisons": [each.as_dict() for each in comparisons],
         }
         print(json.dumps(result, indent=2))
     else:
-        print(f"{markdown(comparisons)}\n\n{_machine()}; {options.runs} turns, {options.requests} requests in each.")
+        counts = f"{options.runs} turns, {options.requests} requests in each, {options.leaves} leaves"
+        print(f"{markdown(comparisons)}\n\n{_machine()}; {counts}.")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what graceful costs, as ratios.")
     parser.add_argument("--runs", type=_count, default=40, help="turns that are counted (default: 40)")
     parser.add_argument("--requests", type=_count, default=500, help="requests in each turn (default: 500)")
+    parser.add_argument(
+        "--outages", type=_count_or_none, default=3, help="turns with an Eureka server that hangs; 0: none (default: 3)"
+    )
+    parser.add_argument("--leaves", type=_count, default=50, help="simulated leaves (default: 50)")
     parser.add_argument("--output", choices=("markdown", "json"), default="markdown", help="default: markdown")
     return parser.parse_args(arguments)
 
@@ -59,6 +71,10 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _count_or_none(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _machine() -> str:

@@ -19,7 +19,7 @@ class Comparison:
     Attributes:
         measured: what was measured.
         against: what it was measured against.
-        cost: seconds of CPU time that it took, the median.
+        cost: seconds that it took, the median: CPU time, except where it says otherwise.
         floor: the same of what it was measured against.
         added: seconds that it took more than the other in the same turn, the median.
         ratio: how many times as long it took as the other in the same turn, the median.
@@ -91,7 +91,7 @@ def in_turns(contenders: Mapping[str, Callable[[], float]], runs: int) -> dict[s
 def markdown(comparisons: Sequence[Comparison]) -> str:
     """The comparisons as a table in Markdown."""
     rows = [
-        "| measured | against | CPU time | of the other | added | ratio | smallest to largest |",
+        "| measured | against | time | of the other | added | ratio | smallest to largest |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     rows += [
@@ -103,4 +103,6 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
 
 
 def _time(seconds: float) -> str:
+    if abs(seconds) >= 1:
+        return f"{seconds:.1f} s"
     return f"{seconds * 1e3:.1f} ms" if abs(seconds) >= 1e-3 else f"{seconds * 1e6:.2f} µs"

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from graceful.core.phases import Phase
     from graceful.core.registry import Registry, RegistryOutcome, ServerResult
     from graceful.core.report import DrainReport
+    from graceful.eureka.discovery import Discovery, DiscoveryError, NoInstanceError
+    from graceful.eureka.instances import ServiceInstance
     from graceful.installation import InstallError, install
     from graceful.service import Coordinator
     from graceful.settings import Settings, SettingsError
@@ -20,14 +22,18 @@ __version__ = "0.1.0"
 __all__ = [
     "BudgetError",
     "Coordinator",
+    "Discovery",
+    "DiscoveryError",
     "DrainReport",
     "InstallError",
+    "NoInstanceError",
     "NotAcceptingError",
     "Phase",
     "Plan",
     "Registry",
     "RegistryOutcome",
     "ServerResult",
+    "ServiceInstance",
     "Settings",
     "SettingsError",
     "install",
@@ -36,14 +42,18 @@ __all__ = [
 _HOMES = {
     "BudgetError": "graceful.core.budget",
     "Coordinator": "graceful.service",
+    "Discovery": "graceful.eureka.discovery",
+    "DiscoveryError": "graceful.eureka.discovery",
     "DrainReport": "graceful.core.report",
     "InstallError": "graceful.installation",
+    "NoInstanceError": "graceful.eureka.discovery",
     "NotAcceptingError": "graceful.core.inflight",
     "Phase": "graceful.core.phases",
     "Plan": "graceful.core.budget",
     "Registry": "graceful.core.registry",
     "RegistryOutcome": "graceful.core.registry",
     "ServerResult": "graceful.core.registry",
+    "ServiceInstance": "graceful.eureka.instances",
     "Settings": "graceful.settings",
     "SettingsError": "graceful.settings",
     "install": "graceful.installation",

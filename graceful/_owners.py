@@ -49,6 +49,9 @@ class OwnerAdapter(Protocol):
     def release(self, handover: Handover) -> None:
         """Have the server stop, within the time that remains."""
 
+    def stop_accepting(self, handler: object) -> None:
+        """Have the server close its listener and nothing else, soon: it serves on over the connections that it has."""
+
     def missed(self, handler: object) -> Collection[int]:
         """The signals that reached the server before we could hold them."""
 

@@ -136,6 +136,12 @@ class Takeover:
                 Handover(signum=signum, handler=owner, frame=frame, remaining=remaining, over_ours=layer.over_ours)
             )
 
+    def stop_accepting(self, layer: Layer) -> None:
+        """Have the owner beneath the layer, if it is a server that can, accept no more connections."""
+        adapter = self._adapter_of(layer.owner)
+        if adapter is not None:
+            adapter.stop_accepting(layer.owner)
+
     def is_echo(self, frame: FrameType | None) -> bool:
         """Whether a server raises, at its end, a signal again that it has had (see `OwnerAdapter.raises_again`)."""
         return any(adapter.raises_again(frame) for adapter in self._owners)

@@ -1,5 +1,7 @@
 """The app's end of the channel to the preStop hook: a Unix socket on which a hook says that the pod is to leave.
 
+The processes of one container ask each other there, too, what they are doing (the verb `status`).
+
 `serve_control` runs on graceful's own event loop. Whatever arrives on the socket (garbage, a line without an end, a
 client that never reads, a process of another container) costs that connection alone. The lines are in `graceful.wire`,
 the address and the check of the peer in `graceful.rendezvous`.
@@ -23,13 +25,13 @@ from graceful.listener import close_inherited, listening, owned
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
 __all__ = ["HookSession", "Leaver", "close_inherited", "serve_control"]
 
 _logger = logging.getLogger("graceful.control")
 
-_CONNECTION_LIMIT: Final = 32  # hooks come one or two at a time; the rest is somebody else
+_CONNECTION_LIMIT: Final = 128  # hooks come one or two at a time, and each of many workers may ask; the rest is noise
 _READ_TIMEOUT: Final = 5.0  # for the request: it is sent with the connection
 _WRITE_TIMEOUT: Final = 5.0  # for one line: it ends in the socket's buffer, unless the client never reads
 _ACCEPT_RETRY_DELAY: Final = 0.5  # after accept() failed, when the process has no descriptors left
@@ -75,6 +77,10 @@ class Leaver(Protocol):
             elapsed: seconds since the hook started, which is when the platform's grace period began.
             grace: seconds of the grace period as the hook knows it, None when it does not.
         """
+        ...
+
+    def describe(self) -> Mapping[str, str]:
+        """What this process is doing, for its siblings and for people. Called on the event loop; must not block."""
         ...
 
 
@@ -175,7 +181,7 @@ class _Server:
         self._leaver = leaver
         self._open = 0
         self._warned = False
-        self._verbs = {"prestop": self._prestop}
+        self._verbs = {"prestop": self._prestop, "status": self._status}
 
     async def accept_from(self, listener: socket.socket) -> None:
         """Accept until cancelled."""
@@ -232,6 +238,9 @@ class _Server:
             await connection.send(wire.encode_first("refused") + wire.encode_line("failed", str(error)))
         else:
             await self._verbs[verb](connection, values)
+
+    async def _status(self, connection: _Connection, _values: dict[str, float | None]) -> None:
+        await connection.send(wire.encode_status(self._leaver.describe()))
 
     async def _prestop(self, connection: _Connection, values: dict[str, float | None]) -> None:
         """Have the app leave, and keep the hook until the propagation wait is over."""

@@ -18,21 +18,28 @@ from graceful.core.callbacks import CallbackOutcome, CallbackStack
 from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
 from graceful.core.pacing import closing_instants
 from graceful.core.phases import Event, Lifecycle, Phase
+from graceful.core.siblings import YES
 from graceful.draining import LongConnection
 from graceful.early_end import until_silent
 from graceful.life import Changes, HookVisit, Life
+from graceful.recycling import see_who_leaves
+from graceful.sharing import RegistryAmongOthers, share
+from graceful.stacks import CallUnderWay, Job
+from graceful.witness import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from graceful.calling import AppCaller
     from graceful.core.budget import Plan
     from graceful.core.callbacks import RegisteredCallback
+    from graceful.core.inflight import Unit
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
     from graceful.core.silence import EarlyEndRule
     from graceful.draining import Draining
     from graceful.readiness import Readiness
+    from graceful.sharing import Siblings
 
 __all__ = ["DrainCoordinator"]
 
@@ -72,7 +79,13 @@ class DrainCoordinator:
         caller: calls the user's callbacks.
         exit_process: ends the process at once, with a status; given by the caller so that tests survive it.
         make_registry: makes the registry of one life, or None where callers look the service up nowhere.
+        make_siblings: finds the other processes that serve what this registry announces, or what this process serves
+            without one; gives None for a process that stands for itself.
+        stop_server: tells the server to stop before anything else is done, and gives it some seconds; whether it will
+            say when its listener is closed and its requests are done (`server_stops`).
         early_end: when the propagation wait may end before its time; None for never.
+        query: whether the deadline report may tell query strings.
+        tell: is given the report of every leave that comes to its own end, on graceful's event loop.
         clock: monotonic seconds; the clock of the event loop that `run` runs in.
     """
 
@@ -85,7 +98,11 @@ class DrainCoordinator:
         caller: AppCaller,
         exit_process: Callable[[int, DrainReport], object],
         make_registry: Callable[[], Registry] | None = None,
+        make_siblings: Callable[[Registry | None], Siblings | None] = lambda _registry: None,
+        stop_server: Callable[[float], Awaitable[bool]] | None = None,
         early_end: EarlyEndRule | None = None,
+        query: bool = False,
+        tell: Callable[[DrainReport], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -93,8 +110,12 @@ class DrainCoordinator:
         self._readiness = readiness
         self._caller = caller
         self._make_registry = make_registry
+        self._make_siblings = make_siblings
+        self._stop_server = stop_server
         self._exit_process = exit_process
         self._early_end = early_end
+        self._witness = Witness(lambda: caller.thread, query=query, clock=clock)
+        self._tell = tell
         self._clock = clock
         self._random = Random()  # noqa: S311  where a connection's close falls is no secret
         self._drain_callbacks: list[RegisteredCallback] = []
@@ -108,7 +129,9 @@ class DrainCoordinator:
         self._changes = Changes()
         self._wake: Callable[[], object] = lambda: None
         self._readiness.reset()
-        self._registry = self._make_registry() if self._make_registry is not None else None
+        registry = self._make_registry() if self._make_registry is not None else None
+        self._siblings = self._make_siblings(registry)
+        self._registry = share(registry, self._siblings)
         self.report: DrainReport | None = None
         """How the leave went, once it is over."""
         self.life = Life(
@@ -164,12 +187,19 @@ class DrainCoordinator:
     # Work and triggers, from any thread
 
     def enter(self, *what: str) -> int:
-        """Take a unit of work in; the key is for `leave`.
+        """Take a unit of work in that the task, or the thread, that calls this will do; the key is for `leave`.
+
+        Args:
+            what: words that name it.
 
         Raises:
             NotAcceptingError: if the drain accepts no new work.
         """
-        return self.life.in_flight.enter(what, self._clock())
+        return self.enter_unit(Job(*what))
+
+    def enter_unit(self, unit: Unit) -> int:
+        """As `enter`, for one that tells more about itself than a name."""
+        return self.life.in_flight.enter(unit, self._clock())
 
     def leave(self, key: int) -> None:
         """A unit of work has finished."""
@@ -229,6 +259,8 @@ class DrainCoordinator:
             # However late the hook got through: the kubelet sends SIGTERM before SIGKILL, with two seconds in between.
             left = max(grace - elapsed, min(grace, KUBELET_LAST_CHANCE))
             leave = Leave(trigger, reason or trigger.value, Budget(self._plan(), now + left))
+            if self._siblings is None:
+                leave.alone = False
             if self.phase is Phase.STARTING and not self._announced and not life.in_flight.accepted:
                 leave.skip_wait = True  # never ready, so nobody ever heard of this instance or has to forget it
             life.leave = leave
@@ -241,6 +273,7 @@ class DrainCoordinator:
     def server_stops(self) -> threading.Event:
         """The server stops by itself and its listener is closed: leave without a wait. Set when the leave is over."""
         life = self.life
+        life.server_stopped = True
         if not self.begin(Trigger.SERVER) and life.leave is not None:
             life.leave.hurry()
             self._wake()
@@ -281,8 +314,25 @@ class DrainCoordinator:
 
     def prestop(self, *, elapsed: float, grace: float | None) -> HookVisit:
         """A hook has come: begin the leave or join it; the visit has what the hook waits for."""
-        self.begin(Trigger.HOOK, grace_period=grace, elapsed=elapsed)
+        if not self.begin(Trigger.HOOK, grace_period=grace, elapsed=elapsed) and self.life.leave is not None:
+            self.life.leave.alone = self.life.leave.alone or False  # the pod leaves, unless this one was gone already
+            self._changes.notify()
         return HookVisit(self.life, self._changes, self._clock)
+
+    def describe(self) -> Mapping[str, str]:
+        """What this process is doing, for its siblings and for people. Any key may be added; none changes meaning."""
+        leave = self.life.leave
+        flags = {
+            "announced": self._announced,
+            "alone": leave is not None and leave.alone,
+            "finished": self.life.finished,
+        }
+        return {
+            "phase": self.phase.value,
+            "instance": self._siblings.instance if self._siblings else "",
+            "in_flight": str(len(self.life.in_flight)),
+            **{name: YES if flag else "no" for name, flag in flags.items()},
+        }
 
     # The life, on graceful's own event loop
 
@@ -323,13 +373,18 @@ class DrainCoordinator:
         scope.cancel()
 
     async def _leave_in_order(self, life: Life, leave: Leave) -> None:
-        self._say(f"leaving because of {leave.reason}: still serving, not ready any more")
+        await self._guard("looking at the other processes", self._see_who_leaves, life, leave)
+        if leave.alone:
+            self._say(f"leaving because of {leave.reason}, alone: other processes of this pod serve on")
+        else:
+            self._say(f"leaving because of {leave.reason}: still serving, not ready any more")
         async with anyio.create_task_group() as withdrawal:
-            if self._announced:
+            if self._announced and not leave.alone:
                 # Guarded by itself: a registry that breaks must not end the wait. It is watched until it is told to
                 # forget the instance: what comes back UP in the drain would get requests that are refused.
                 withdrawal.start_soon(self._guard, "taking the instance out of service", self._withdraw, life, leave)
-            await self._guard("the lame duck", self._lame_duck, life, leave)
+            lame_duck = self._lame_duck_alone if leave.alone else self._lame_duck
+            await self._guard("the lame duck", lame_duck, life, leave)
             self._end_wait(life)
             self._advance(life, Event.WAITED)
             await self._guard("the drain", self._drain, life, leave)
@@ -337,6 +392,7 @@ class DrainCoordinator:
             self._advance(life, Event.DRAINED)
             await self._guard("the clean-up", self._clean_up, life, leave)
             withdrawal.cancel_scope.cancel()
+        life.finished = True
         await self._guard("the deregistration", self._deregister, life, leave)
         self._advance(life, Event.CLEANED)
         self.report = life.report(self._clock())
@@ -346,19 +402,53 @@ class DrainCoordinator:
             logger.log(level, "%s", late, extra={"late_requests": late.as_dict()})
         level = logging.INFO if self.report.clean else logging.WARNING
         logger.log(level, "%s", self.report, extra={"drain_report": self.report.as_dict()})
+        try:
+            self._tell(self.report)
+        except Exception:
+            logger.exception("the report could not be told")
+        life.sightings.clear()  # told once: what may come now is a server that does not end
         life.stopped.set()
+
+    async def _see_who_leaves(self, life: Life, leave: Leave) -> None:
+        try:
+            if self._siblings is not None:
+                await see_who_leaves(
+                    leave,
+                    self._siblings,
+                    self._changes,
+                    relief_timeout=lambda: 0.0 if life.server_stopped else leave.budget.plan.drain,
+                    clock=self._clock,
+                )
+        finally:
+            leave.alone = bool(leave.alone)
+
+    async def _lame_duck_alone(self, life: Life, leave: Leave) -> None:
+        """Hand the instance over and have the server stop in its own order: nobody has to forget this instance.
+
+        The siblings accept on the same socket. As long as this process accepts beside them it must not refuse.
+        """
+        self._end_wait(life)
+        if isinstance(self._registry, RegistryAmongOthers):
+            self._registry.hand_over()
+        until = leave.budget.drain_until(self._clock())
+        if not life.server_stopped and self._stop_server is not None:
+            life.server_told = await self._stop_server(max(0.0, until - self._clock()))
+            await self._changes.until(lambda: life.server_stopped or not life.server_told, until)
 
     async def _lame_duck(self, life: Life, leave: Leave) -> None:
         began = self._clock()
         if self._announced:
             await self._until_withdrawn(life, leave)
-        since = life.withdrawn.first_verified_at if life.withdrawn else None
-        life.wait_ends = leave.budget.wait_until(began, since=began if since is None else since)
+        verified_at = life.withdrawn.first_verified_at if life.withdrawn else None
+        since = began if verified_at is None else verified_at
+        life.wait_ends = leave.budget.wait_until(began, since=since)
         async with anyio.create_task_group() as meanwhile:
+            # Guarded by themselves: what breaks must not end the wait.
+            if self._announced:
+                meanwhile.start_soon(self._guard, "watching the servers", self._observe, life, leave, since)
             # Where no server verified, nobody was told: their silence would have another reason.
-            if self._early_end is not None and (since is not None or not self._announced):
-                counts_from = began if since is None else since
-                meanwhile.start_soon(self._guard, "the early end", self._end_early, life, leave, counts_from)
+            if self._early_end is not None and (verified_at is not None or not self._announced):
+                meanwhile.start_soon(self._guard, "the early end", self._end_early, life, leave, since)
             life.wait_was_whole = await self._until_wait_is_over(life, leave, life.wait_ends)
             meanwhile.cancel_scope.cancel()
         self._end_wait(life)
@@ -391,6 +481,18 @@ class DrainCoordinator:
             ends = life.wait_ends
         return True
 
+    async def _observe(self, life: Life, leave: Leave, since: float) -> None:
+        """Have the wait for the servers' own cache end when every server is seen to show the change."""
+        caches = leave.budget.plan.caches
+        if self._registry is None or caches is None or not caches.observed:
+            return
+        published = await self._registry.until_published()
+        ends = leave.budget.wait_once_published(published, since=since)
+        if life.wait_ends is not None and ends < life.wait_ends:
+            life.published_at = published
+            shown = f"every server shows the change after {published - since:.1f} s"
+            self._bring_wait_forward(life, ends, f"{shown}: {max(0.0, ends - self._clock()):.0f} s more")
+
     def _bring_wait_forward(self, life: Life, ends: float, why: str) -> None:
         """End the propagation wait at an earlier instant than planned; a later one changes nothing."""
         if life.wait_ends is not None and ends < life.wait_ends:
@@ -417,13 +519,14 @@ class DrainCoordinator:
             ending.start_soon(self._guard, "ending long connections", self._end_long_connections, life, until)
             async with anyio.create_task_group() as tasks:
                 for callback in life.drain_callbacks:
-                    tasks.start_soon(self._call, life, callback, until, leave.budget.plan.drain)
+                    tasks.start_soon(self._call, life, "on_drain", callback, until, leave.budget.plan.drain)
             # Consumers have been told to stop fetching; what they had in hand came in until here.
             life.in_flight.close()
             # Only now: every idle moment of a serving process would wake this thread.
             life.in_flight.notify_idle(self._wake)
             if not await self._changes.until(lambda: not len(life.in_flight), until):
                 life.unfinished = life.in_flight.snapshot()
+                life.sightings.append(self._witness.drain_ran_out(life.in_flight))
                 self._say(f"{len(life.unfinished)} still in flight when the drain ran out of time", logging.WARNING)
             ending.cancel_scope.cancel()
 
@@ -444,12 +547,16 @@ class DrainCoordinator:
     async def _clean_up(self, life: Life, leave: Leave) -> None:
         until = leave.budget.cleanup_until(self._clock())
         for callback in life.cleanup_callbacks.drain():
-            await self._call(life, callback, until, leave.budget.plan.cleanup)
+            await self._call(life, "on_cleanup", callback, until, leave.budget.plan.cleanup)
 
-    async def _call(self, life: Life, callback: RegisteredCallback, until: float, default: float) -> None:
+    async def _call(self, life: Life, kind: str, callback: RegisteredCallback, until: float, default: float) -> None:
         own = default if callback.timeout is None else callback.timeout
-        record = await self._caller.call(callback, max(_LEAST_CALLBACK_TIME, min(own, until - self._clock())))
+        began = self._clock()
+        with life.under_way(CallUnderWay(callback.name), began) as call:
+            record = await self._caller.call(callback, max(_LEAST_CALLBACK_TIME, min(own, until - began)), call.worker)
         life.records.append(record)
+        if record.outcome is CallbackOutcome.TIMED_OUT:
+            life.sightings.append(self._witness.timed_out(kind, record))
         completed = record.outcome is CallbackOutcome.COMPLETED
         logger.log(logging.DEBUG if completed else logging.WARNING, "callback %s", record)
 
@@ -482,6 +589,7 @@ class DrainCoordinator:
 
     def _exit(self, reason: str) -> None:
         self.life.problems.append(reason)
+        self.life.sightings.append(self._witness.the_end(self.life))
         self.report = self.life.report(self._clock(), overdue=True)
         self._exit_process(1, self.report)
 

@@ -36,10 +36,11 @@ async def until_silent(
         wait: seconds of the whole wait.
         clock: monotonic seconds; the clock of the event loop.
     """
+    # Said once: when the whole wait stands, people want to know for whom.
+    logger.info("early end: %s", callers.judge(since, wait, rule.risk))
     while True:
         judgement = callers.judge(since, wait, rule.risk)
         now, ends = clock(), max(judgement.at, since + rule.least)
         if ends <= now:
             return EarlyEnd(now - since, judgement.judged, judgement.rare, judgement.last, rule.risk)
-        logger.debug("not silent yet: %s", judgement)
         await anyio.sleep_until(min(ends, now + _LOOK_AGAIN))

@@ -6,33 +6,30 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from graceful.registries import discovery_factory, registry_factory
 from graceful.servers import uvicorn
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
+from graceful.sharing import JointRegistry
+from graceful.siblings import Siblings
 from graceful.signals import SignalHold
-from graceful.unusable import SettingsError, unusable
 from graceful.wiring import wire
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterator
 
     from graceful.core.registry import Registry
-    from graceful.eureka.proxy import Proxies
+    from graceful.eureka.guard import ClientGuard
     from graceful.settings import Settings
 
 __all__ = ["InstallError", "install", "planning"]
 
-_CLEAR_TIMEOUT: Final = 2.0
-"""Seconds for clearing a former life at start-up: a server of several that is down must not hold a start up for long;
-it is tried again before the instance is registered."""
-
 _lock = threading.Lock()
 _installed: Coordinator | None = None
 _wired_app: Any = None
+_adopted_client: Any = None
 _plan_only = False
 
 
@@ -40,7 +37,9 @@ class InstallError(RuntimeError):
     """`install()` cannot do what it was asked; the message says what to do instead."""
 
 
-def install(app: Any = None, /, *, registry: Registry | None = None, **settings: Any) -> Coordinator:
+def install(
+    app: Any = None, /, *, registry: Registry | None = None, eureka: Any = None, **settings: Any
+) -> Coordinator:
     """Have this process leave in order when it is told to.
 
     Takes SIGTERM and SIGINT, starts one daemon thread, and opens the socket that the preStop hook finds. Nothing is
@@ -55,38 +54,61 @@ def install(app: Any = None, /, *, registry: Registry | None = None, **settings:
             gives), Flask or aiohttp.web application, wired in place. Others: serve `coordinator.asgi(app)` or
             `coordinator.wsgi(app)`.
         registry: a registry of one's own, in place of Eureka.
+        eureka: an `EurekaClient` of py_eureka_client that registers this service, started or not yet. It goes on with
+            registering, heartbeats and discovery; from the first moment of the leave on it changes nothing any more,
+            and the instance is taken out of service and deregistered here. What it knows fills in the settings:
+            servers, name, port and instance id.
         **settings: any field of [`Settings`][graceful.settings.Settings]; they win over the environment.
 
     Returns:
         The coordinator.
 
     Raises:
-        InstallError: off the main thread, a second time with other arguments, or for an app that it cannot wire.
+        InstallError: off the main thread, a second time with other arguments, for an app that it cannot wire, or for
+            an `EurekaClient` that it cannot adopt.
         SettingsError: for a setting that cannot be used.
         BudgetError: for a grace period that is shorter than the plan.
         TypeError: for an argument that does not exist.
     """
-    global _installed  # noqa: PLW0603  one process leaves once
+    global _installed, _adopted_client
+    if registry is not None and eureka is not None:
+        raise InstallError("registry and eureka were both given: a service is announced in one registry; leave one out")
     with _lock:
-        if _installed is not None and not settings and registry is None:
-            _wire(app, _installed)
-            return _installed
-        loaded = load_settings(settings)
         if _installed is not None:
-            _refuse_other(_installed.settings, loaded)
+            if settings or registry is not None or eureka not in (None, _adopted_client):
+                _refuse_other(_installed.settings, _load(eureka, settings))
+                _refuse_other_client(eureka)
             _wire(app, _installed)
             return _installed
-        coordinator = _build(loaded, registry, serves_app=app is not None)
+        coordinator = _build(_load(eureka, settings), registry, eureka, serves_app=app is not None)
         _wire(app, coordinator)
         coordinator.on_uninstall(_forget)
         coordinator.activate()
-        _installed = coordinator
+        _installed, _adopted_client = coordinator, eureka
         return coordinator
 
 
-def _build(settings: Settings, registry: Registry | None, *, serves_app: bool) -> Coordinator:
+def _load(eureka: Any, arguments: dict[str, Any]) -> Settings:
+    """The settings, to which a client that is to be adopted adds what it knows."""
+    if eureka is None:
+        return load_settings(arguments)
+    # Imported here, as everything of Eureka: a service without it does not pay for it.
+    from graceful.adoption import check_against, view_of, with_detected  # noqa: PLC0415
+    from graceful.eureka.client import NotAdoptableError  # noqa: PLC0415
+
+    try:
+        view = view_of(eureka)
+        settings = load_settings(with_detected(view, arguments, plan_only=_plan_only))
+        check_against(view, settings)
+    except NotAdoptableError as error:
+        raise InstallError(str(error)) from None
+    return settings
+
+
+def _build(settings: Settings, registry: Registry | None, eureka: Any, *, serves_app: bool) -> Coordinator:
     mode = _mode(settings)
-    make_registry = _registry_factory(settings, registry, mode)
+    guard = None if eureka is None else _guard(eureka)
+    make_registry = (lambda: registry) if registry is not None else registry_factory(settings, mode, guard)
     plan = settings.plan(registry=make_registry is not None)
     if settings.grace_period is not None and not _plan_only:
         plan.check(settings.grace_period)
@@ -96,13 +118,31 @@ def _build(settings: Settings, registry: Registry | None, *, serves_app: bool) -
             "the main thread only: call it where the application is imported or created, or pass hold_signals=False "
             "and call coordinator.drain() when SIGTERM comes"
         )
-    return Coordinator(
+    coordinator = Coordinator(
         settings,
         mode=mode,
         make_registry=make_registry,
+        make_siblings=_siblings_finder(settings, mode),
         signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
         serves_app=serves_app,
+        make_discovery=discovery_factory(settings, mode) if settings.eureka_url else None,
     )
+    if guard is not None:
+        coordinator.on_uninstall(guard.detach)
+        _keep_credentials_out(coordinator)
+    return coordinator
+
+
+def _guard(eureka: Any) -> ClientGuard:
+    from graceful.eureka.guard import ClientGuard  # noqa: PLC0415  as above
+
+    return ClientGuard(eureka)
+
+
+def _keep_credentials_out(coordinator: Coordinator) -> None:
+    from graceful.eureka.discretion import keep_credentials_out  # noqa: PLC0415  as above
+
+    coordinator.on_uninstall(keep_credentials_out())
 
 
 def _mode(settings: Settings) -> Mode:
@@ -113,104 +153,40 @@ def _mode(settings: Settings) -> Mode:
     return Mode.DEFERRED if in_pytest and settings.enabled is None else Mode.ACTIVE
 
 
-def _registry_factory(settings: Settings, registry: Registry | None, mode: Mode) -> Callable[[], Registry] | None:
-    if registry is not None:
-        return lambda: registry
-    if not settings.eureka_url:
-        return None
-    ways = _ways_to_eureka(settings, mode)
-    if settings.eureka_status_only:
-        return partial(_status_only, settings, ways)
+def _siblings_finder(settings: Settings, mode: Mode) -> Callable[[Registry | None], Siblings | None]:
+    """What finds the other processes of the container that serve the same instance."""
 
-    def make() -> Registry:
-        # Imported here: a service without Eureka does not pay for it.
-        from graceful.eureka.described import instance_of  # noqa: PLC0415
-        from graceful.eureka.registration import EurekaRegistration  # noqa: PLC0415
+    def find(registry: Registry | None) -> Siblings | None:
+        if mode is not Mode.ACTIVE:
+            return None  # in a test, whoever else runs on this machine is a stranger
+        if registry is not None:
+            # A registry that does not say what it registers stands for this process alone.
+            instance = f"{registry.shared_as}:{settings.port}" if isinstance(registry, JointRegistry) else ""
+        else:
+            instance = f"{settings.app_name or ''}:{settings.port}" if settings.port else ""
+        return Siblings(instance, os.environ) if instance else None
 
-        return EurekaRegistration(
-            [url.raw for url in settings.eureka_servers],
-            instance_of(settings),
-            heartbeat_interval=settings.heartbeat_interval,
-            clear_timeout=_CLEAR_TIMEOUT,
-            clear_former=settings.eureka_stale == "clear",
-            **ways,
-        )
-
-    return make
-
-
-def _status_only(settings: Settings, ways: dict[str, Any]) -> Registry:
-    from graceful.eureka.rest import Server  # noqa: PLC0415  as above
-    from graceful.eureka.status_only import StatusOnly  # noqa: PLC0415
-
-    return StatusOnly(
-        lambda: [Server(url.raw, **ways) for url in settings.eureka_servers],
-        settings.app_name or "",
-        settings.instance_id or "",
-        clear_former=settings.eureka_stale == "clear",
-        interval=settings.heartbeat_interval,
-    )
-
-
-def _ways_to_eureka(settings: Settings, mode: Mode) -> dict[str, Any]:
-    """What the registration needs for https and for proxies, beyond the addresses."""
-    ways: dict[str, Any] = {}
-    secure = any(url.raw.startswith("https:") for url in settings.eureka_url)
-    if secure and (settings.eureka_ca_file or settings.eureka_client_cert_file):
-        ways["make_ssl_context"] = make = _ssl_context_factory(settings)
-        # A plan is made, and a test imports the application, where the container's files are not.
-        if mode is Mode.ACTIVE:
-            _make_now(make, settings)
-    if settings.eureka_use_proxy and mode is not Mode.INERT:
-        ways["proxies"] = _proxies(settings)
-    return ways
-
-
-def _ssl_context_factory(settings: Settings) -> Callable[[], ssl.SSLContext]:
-    password = settings.eureka_client_key_password
-
-    @cache
-    def make() -> ssl.SSLContext:
-        from graceful.eureka.tls import client_context  # noqa: PLC0415  as above
-
-        return client_context(
-            ca_file=settings.eureka_ca_file,
-            cert_file=settings.eureka_client_cert_file,
-            key_file=settings.eureka_client_key_file,
-            key_password=password.get_secret_value() if password else None,
-        )
-
-    return make
-
-
-def _make_now(make: Callable[[], ssl.SSLContext], settings: Settings) -> None:
-    from graceful.eureka.tls import TlsFileError  # noqa: PLC0415  as above
-
-    try:
-        make()
-    except TlsFileError as error:
-        raise unusable(error.setting, getattr(settings, error.setting), error.problem) from error
-
-
-def _proxies(settings: Settings) -> Proxies:
-    from graceful.eureka.address import ServerAddress  # noqa: PLC0415  as above
-    from graceful.eureka.proxy import Proxies  # noqa: PLC0415
-
-    proxies = Proxies()
-    try:
-        for url in settings.eureka_url:
-            proxies.for_server(ServerAddress.parse(url.raw))
-    except ValueError as error:
-        raise SettingsError(f"eureka_use_proxy is set, but {error}") from None
-    return proxies
+    return find
 
 
 def _refuse_other(installed: Settings, asked: Settings) -> None:
     differing = [name for name in type(asked).model_fields if getattr(asked, name) != getattr(installed, name)]
+    # A client tells its instance's id once it has been started.
+    if _adopted_client is not None and installed.instance_id is None:
+        differing = [name for name in differing if name != "instance_id"]
     if differing:
         raise InstallError(
             f"graceful is installed already, with other settings ({', '.join(differing)}): call install() once, or "
             "coordinator.uninstall() first; install() without arguments gives the coordinator that is there"
+        )
+
+
+def _refuse_other_client(eureka: Any) -> None:
+    if eureka is not None and eureka is not _adopted_client:
+        what = "without an EurekaClient" if _adopted_client is None else "with another EurekaClient"
+        raise InstallError(
+            f"graceful is installed already, {what}: pass eureka to the first call of install(), or call "
+            "coordinator.uninstall() before"
         )
 
 
@@ -231,8 +207,8 @@ def _wire(app: Any, coordinator: Coordinator) -> None:
 
 
 def _forget() -> None:
-    global _installed, _wired_app  # noqa: PLW0603
-    _installed = _wired_app = None
+    global _installed, _wired_app, _adopted_client  # noqa: PLW0603
+    _installed = _wired_app = _adopted_client = None
 
 
 @contextmanager
@@ -250,6 +226,11 @@ def planning() -> Iterator[Callable[[], Coordinator | None]]:
         _plan_only = False
 
 
+def _stand_back_before_fork() -> None:
+    if _installed is not None:
+        _installed.stand_back_before_fork()
+
+
 def _reset_after_fork() -> None:
     global _lock  # noqa: PLW0603  a thread that is gone may have held it
     _lock = threading.Lock()
@@ -257,4 +238,4 @@ def _reset_after_fork() -> None:
         _installed.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_reset_after_fork)
+os.register_at_fork(before=_stand_back_before_fork, after_in_child=_reset_after_fork)

@@ -105,7 +105,7 @@ class InstanceSettings(BaseSettings):
         None,
         validation_alias=env_alias("zone"),
         description="The zone that the instance is in. It goes into the metadata, where callers look for it, and the "
-        "Eureka servers of this zone are asked first.",
+        "Eureka servers of this zone are asked first, and the instances of others in it called first.",
     )
     heartbeat_interval: Timeout = Field(
         30.0, validation_alias=env_alias("heartbeat_interval"), description="Between two heartbeats to Eureka."

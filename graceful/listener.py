@@ -17,34 +17,37 @@ from graceful import rendezvous
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import IO, TypeVar
+
+    Resource = TypeVar("Resource", socket.socket, IO[bytes])
 
 __all__ = ["close_inherited", "listening", "owned"]
 
 _BACKLOG: Final = 128
 
-_sockets: set[socket.socket] = set()
-"""Every socket of the channel that is open in this process."""
+_open: set[socket.socket | IO[bytes]] = set()
+"""Every socket of ours, and every lock, that is open in this process."""
 
 
 def close_inherited() -> None:
-    """Close this channel's sockets in a forked child; the parent's stay as they are.
+    """Close our sockets in a forked child; the parent's stay as they are.
 
-    Without it the child would keep the parent's name taken after the parent has died, and a hook would wait on a
+    Without it the child would keep the parent's names taken after the parent has died, and a hook would wait on a
     connection whose other end is gone. For `os.register_at_fork(after_in_child=…)`.
     """
-    while _sockets:
-        _sockets.pop().close()
+    while _open:
+        _open.pop().close()
 
 
 @contextlib.contextmanager
-def owned(sock: socket.socket) -> Iterator[socket.socket]:
-    """Close a socket at the end, or before that in a forked child that calls `close_inherited`."""
-    _sockets.add(sock)
+def owned(resource: Resource) -> Iterator[Resource]:
+    """Close a socket or a file at the end, or before that in a forked child that calls `close_inherited`."""
+    _open.add(resource)
     try:
-        yield sock
+        yield resource
     finally:
-        _sockets.discard(sock)
-        sock.close()
+        _open.discard(resource)
+        resource.close()
 
 
 @contextlib.contextmanager

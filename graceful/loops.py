@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import current_token
@@ -13,7 +14,19 @@ if TYPE_CHECKING:
 
     import anyio
 
-__all__ = ["Interruption", "asyncio_task", "run_soon_here", "spawn"]
+__all__ = ["Interruption", "current_task", "on_trio", "run_soon_here", "spawn"]
+
+
+def current_task() -> Any:
+    """The task that runs here, of asyncio or trio; None where none does."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop of asyncio runs here
+        trio: Any = sys.modules.get("trio")
+    try:
+        return trio.lowlevel.current_task() if trio else None
+    except RuntimeError:
+        return None
 
 
 def run_soon_here() -> Callable[[Callable[[], object]], None]:
@@ -33,12 +46,13 @@ def run_soon_here() -> Callable[[Callable[[], object]], None]:
     return soon
 
 
-def asyncio_task() -> asyncio.Task[Any] | None:
-    """The task that runs here, or None on trio."""
+def on_trio() -> bool:
+    """Whether the event loop that runs here is not one of asyncio."""
     try:
-        return asyncio.current_task()
+        asyncio.get_running_loop()
     except RuntimeError:
-        return None
+        return True
+    return False
 
 
 class Interruption:
@@ -72,8 +86,8 @@ class Interruption:
         On trio always False: the scope has swallowed its own cancellation.
         """
         asked, self._asked, self._over = self._asked, False, True
-        task = asyncio_task()
-        if not asked or task is None:
+        task = current_task()
+        if not asked or not isinstance(task, asyncio.Task):
             return False
         if task is self._target:
             task.uncancel()
@@ -88,9 +102,7 @@ _spawned: set[asyncio.Task[None]] = set()
 
 def spawn(function: Callable[[], Awaitable[None]]) -> None:
     """Start a task in the event loop that runs here, which nobody waits for; it must not raise."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if on_trio():
         import trio  # noqa: PLC0415  it is there: its event loop runs
 
         trio.lowlevel.spawn_system_task(function)

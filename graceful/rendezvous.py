@@ -20,7 +20,17 @@ TYPE_CHECKING = False  # importing typing costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["address_pid", "discover", "own_address", "peer_pid", "process_age", "refuse_peer", "scope", "show_address"]
+__all__ = [
+    "address_pid",
+    "discover",
+    "own_address",
+    "owner_address",
+    "peer_pid",
+    "process_age",
+    "refuse_peer",
+    "scope",
+    "show_address",
+]
 
 _MOUNT_NAMESPACE = "/proc/{}/ns/mnt"
 _SOCKET_TABLE = "/proc/net/unix"
@@ -63,6 +73,20 @@ def own_address(environ: Mapping[str, str]) -> str | None:
     """
     prefix = _prefix(environ)
     return None if prefix is None else _checked(prefix + str(os.getpid()) + _suffix(prefix))
+
+
+def owner_address(environ: Mapping[str, str], instance: str) -> str | None:
+    r"""Return the name that the one process of this container has which speaks for an instance.
+
+    That is `"\0graceful/<scope>/owner-<hash>"`, or a socket file, as in `own_address`. `discover` does not take it for
+    a process, because what follows the scope is no number.
+
+    Raises:
+        ValueError: as in `own_address`.
+    """
+    prefix = _prefix(environ)
+    name = f"owner-{_fnv1a(instance.encode('utf-8', 'surrogateescape'))}"
+    return None if prefix is None else _checked(prefix + name + _suffix(prefix))
 
 
 def _prefix(environ: Mapping[str, str]) -> str | None:

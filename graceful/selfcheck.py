@@ -33,6 +33,8 @@ def report_plan(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> N
     To be called when the service is ready: its cleanup callbacks belong to the plan.
     """
     logger.info("plan: %s; grace period %gs", plan, settings.effective_grace_period(plan))
+    if plan.caches is not None:
+        logger.info("propagation, until the last caller has heard: %s", plan.caches)
     for sentence in warnings_about(settings, plan, environ):
         logger.warning("%s", sentence)
 

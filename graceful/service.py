@@ -29,6 +29,9 @@ from graceful.kubernetes.manifest import Snippets
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
+from graceful.telling import Teller
+from graceful.unusable import SettingsError
+from graceful.wire import env_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,9 +39,11 @@ if TYPE_CHECKING:
     from graceful.core.budget import Plan
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
+    from graceful.eureka.discovery import Discovery
     from graceful.http.asgi import ASGIApp
     from graceful.http.wsgi import WSGIApp
     from graceful.settings import Settings
+    from graceful.sharing import Siblings
     from graceful.signals import SignalHold
 
     Function = TypeVar("Function", bound=Callable[[], Any])
@@ -52,6 +57,8 @@ _LOOK: Final = 0.05
 _PROGRAM_LOOK: Final = 0.5
 _PROBE_TIMEOUT: Final = 10.0
 """Seconds for all readiness checks together; each has its own, and a kubelet gives up after one second by default."""
+_FIRST_REQUEST_DELAY: Final = 0.5
+"""Seconds for what was accepted last to send its request, before a server stops that would cut it."""
 _STAND_BY: Final = "graceful stand-by"
 
 
@@ -75,8 +82,10 @@ class Coordinator(DrainCoordinator):
         *,
         mode: Mode,
         make_registry: Callable[[], Registry] | None,
+        make_siblings: Callable[[Registry | None], Siblings | None],
         signals: SignalHold | None,
         serves_app: bool,
+        make_discovery: Callable[[Runtime], Discovery] | None = None,
     ) -> None:
         self.settings = settings
         self._mode = mode
@@ -85,7 +94,9 @@ class Coordinator(DrainCoordinator):
         self._uninstalled = threading.Event()
         self._unwire: list[Callable[[], None]] = []
         self._runtime = Runtime(self._main)
+        self._discovery = make_discovery(self._runtime) if make_discovery else None
         caller = AppCaller()
+        self._teller = Teller(settings)
         hosts = ("127.0.0.1", "::1", *([settings.ip_addr] if settings.ip_addr else []))
         readiness = Readiness(
             caller,
@@ -100,8 +111,12 @@ class Coordinator(DrainCoordinator):
             readiness=readiness,
             caller=caller,
             make_registry=make_registry,
+            make_siblings=make_siblings,
+            stop_server=self._tell_server,
             exit_process=self._end_process,
             early_end=settings.early_end_rule,
+            query=settings.deadline_report_query,
+            tell=self._teller.tell,
         )
 
     # For users
@@ -115,6 +130,20 @@ class Coordinator(DrainCoordinator):
     def plan(self) -> Plan:
         """How long each part of the leave may take, with the cleanup callbacks registered so far."""
         return self.settings.plan(registry=self._has_registry, cleanup=self.cleanup_timeouts)
+
+    @property
+    def eureka(self) -> Discovery:
+        """Where other services are: `coordinator.eureka.base_url("payments")`.
+
+        Raises:
+            SettingsError: without an Eureka there is nothing to ask.
+        """
+        if self._discovery is None:
+            raise SettingsError(
+                "coordinator.eureka needs an Eureka to ask: set eureka_url, in install() or as "
+                + " or ".join(env_names("eureka_url"))
+            )
+        return self._discovery
 
     @property
     def snippets(self) -> Snippets:
@@ -313,10 +342,26 @@ class Coordinator(DrainCoordinator):
         """Have `uninstall` call a function."""
         self._unwire.append(function)
 
+    def stand_back_before_fork(self) -> None:
+        """A process that forks before its application has started is a parent of workers, and serves nothing itself.
+
+        (`gunicorn --preload`.) Everything of ours stops in it: the signals are the parent's own, and no thread of ours
+        runs while it forks. It begins again where an application's lifespan does: in the workers.
+        """
+        starts_later = self._readiness.serves_app and not self._readiness.starting and not self._readiness.by_hand
+        if starts_later and self.phase is Phase.STARTING and self._runtime.running:
+            logger.debug("a process is forked before the application has started: standing back in this one")
+            self._shut_down()
+            for thread in threading.enumerate():
+                if thread.name == _STAND_BY:
+                    thread.join(_PROGRAM_LOOK)  # it sees within a look that it is not needed
+
     def reset_after_fork(self) -> None:
         """In a forked child: nothing of the parent's is ours, until an application's lifespan begins here."""
         close_inherited()
         self._runtime.reset_after_fork()
+        if self._discovery is not None:
+            self._discovery.reset_after_fork()
         self._caller.forget()
         self.new_life()
 
@@ -324,8 +369,9 @@ class Coordinator(DrainCoordinator):
 
     async def reason_not_ready(self) -> str | None:
         """Why the service must get no new callers now, or None."""
-        phase = self.phase
-        if phase is Phase.SERVING:
+        phase, leave = self.phase, self.life.leave
+        # A worker that may be only recycled must not make its pod unready.
+        if phase is Phase.SERVING or (phase is Phase.LAME_DUCK and leave is not None and leave.alone is not False):
             return await self._readiness.failing_check()
         if phase is Phase.STARTING and not self._readiness.starting:
             # Without a lifespan a request is what shows that the server has started.
@@ -377,10 +423,12 @@ class Coordinator(DrainCoordinator):
                 tasks.start_soon(self._pump_signals)
                 tasks.start_soon(serve_control, self)
                 tasks.start_soon(self._report_when_ready)
+                if self._discovery is not None:
+                    tasks.start_soon(self._discovery.run)
                 await self.run(self._runtime.call_soon)
                 if self.server_stopped_first:
                     tasks.cancel_scope.cancel()
-                elif self._signals is not None and threading.main_thread().is_alive():
+                elif self._signals is not None and threading.main_thread().is_alive() and not self.life.server_told:
                     self._signals.release(self.signum, remaining=max(0.0, self.remaining))
                 # The thread stays: a later signal must not reach the server.
         except Exception:
@@ -389,6 +437,16 @@ class Coordinator(DrainCoordinator):
                 self._signals.uninstall()
             self.life.stopped.set()
             raise
+
+    async def _tell_server(self, within: float) -> bool:
+        """Release the server before its time; False where nobody would tell us that it has stopped."""
+        if self._signals is None or not self._readiness.starting:
+            return False
+        self._signals.stop_accepting(self.signum)
+        pause = min(_FIRST_REQUEST_DELAY, within)
+        await anyio.sleep(pause)
+        self._signals.release(self.signum, remaining=within - pause)
+        return True
 
     async def _report_when_ready(self) -> None:
         report_environment(os.environ)
@@ -406,9 +464,10 @@ class Coordinator(DrainCoordinator):
 
     def _end_process(self, status: int, report: DrainReport) -> None:
         if self._mode is Mode.ACTIVE:
-            exit_with_report(status, report)
+            exit_with_report(status, report, self._teller.tell)
         else:
             logger.error("the process would be ended now: %s", report)
+            self._teller.tell(report, logging.ERROR)
 
 
 def _decorator(function: Function | None, timeout: float | None, add: Callable[[RegisteredCallback], None]) -> Any:

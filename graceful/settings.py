@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from graceful.core.budget import KUBERNETES_DEFAULT_GRACE, Plan
+from graceful.core.caches import CacheChain
 from graceful.core.silence import EarlyEndRule
 from graceful.environment import find_variable, nearest, odd_variables, service_as_port
 from graceful.instance_settings import InstanceSettings, env_alias
@@ -16,8 +17,10 @@ from graceful.unusable import SettingsError, placeholder, unusable
 from graceful.values import (
     DAY,
     CloseCode,
+    FilePath,
     Flag,
     HeaderName,
+    Layout,
     Probability,
     Seconds,
     Secret,
@@ -94,6 +97,11 @@ class Settings(InstanceSettings):
     eureka_load_balancer_delay: Seconds = Field(
         35.0, description="The callers' load-balancer cache: `spring.cloud.loadbalancer.cache.ttl`, 35 s by default."
     )
+    eureka_observe_cache: Flag = Field(
+        True,
+        description="Whether the servers are watched, so that the wait for their response cache ends when each was "
+        "seen to show the change. `false` where a load balancer stands in front of several servers.",
+    )
     kubernetes_propagation_delay: Seconds = Field(
         10.0, description="Until endpoints and kube-proxies have heard that the pod is leaving."
     )
@@ -122,6 +130,21 @@ class Settings(InstanceSettings):
     )
     deregister_timeout: Seconds = Field(3.0, description="For deleting the instance and confirming that it is absent.")
     margin: Seconds = Field(2.0, description="Left for the server's own stop, and for the platform.")
+
+    deadline_report_format: Layout = Field(
+        "auto",
+        description="How the log has the report of who was in the way when time ran out: `text` for people, in lines, "
+        "or `json`, in one line. `auto`: text where the standard error is a terminal, else JSON.",
+    )
+    deadline_report_query: Flag = Field(
+        False,
+        description="Whether that report has the requests' query strings, in which there may be secrets.",
+    )
+    termination_log: FilePath | None = Field(
+        None,
+        description="The file that gets a few lines about a leave that was not clean, for `kubectl describe`: the "
+        "container's `terminationMessagePath`; `off` for none. Unset: `/dev/termination-log`, in Kubernetes only.",
+    )
 
     readiness_timeout: Timeout = Field(1.0, description="For one readiness check without a timeout of its own.")
     livez_path: UrlPath | None = Field("/livez", description="Liveness probe: 200 for as long as the process runs.")
@@ -178,6 +201,11 @@ class Settings(InstanceSettings):
         False,
         description="Whether Eureka is called through the proxies that `HTTP_PROXY` and `HTTPS_PROXY` name, except for "
         "the hosts in `NO_PROXY`. Unless it is `true`, these variables are ignored. The hook always connects directly.",
+    )
+    eureka_fetch_interval: Timeout = Field(
+        30.0,
+        validation_alias=env_alias("eureka_fetch_interval"),
+        description="Between two fetches of a service that this one calls (`coordinator.eureka`).",
     )
     kubernetes: Flag = Field(
         default_factory=lambda: "KUBERNETES_SERVICE_HOST" in os.environ,
@@ -254,11 +282,29 @@ class Settings(InstanceSettings):
         """Seconds for which callers may still call after they were told."""
         if self.propagation_delay is not None:
             return self.propagation_delay
-        chain = self.eureka_server_cache_delay + self.eureka_client_fetch_delay + self.eureka_load_balancer_delay
-        return max(
-            chain if self.eureka_url else 0.0,
-            self.kubernetes_propagation_delay if self.kubernetes else 0.0,
+        return self.caches.total if self.caches is not None else self._kubernetes_delay
+
+    @property
+    def caches(self) -> CacheChain | None:
+        """What the propagation delay is made of; None where it was set as a whole, and without Eureka."""
+        if self.propagation_delay is not None or not self.eureka_url:
+            return None
+        return CacheChain(
+            server=self.eureka_server_cache_delay,
+            fetch=self.eureka_client_fetch_delay,
+            load_balancer=self.eureka_load_balancer_delay,
+            kubernetes=self._kubernetes_delay,
+            observed=self.eureka_observe_cache and self.eureka_server_cache_delay > 0,
         )
+
+    @property
+    def observed_cache_interval(self) -> float | None:
+        """Seconds between two refreshes of the servers' response cache, where it is watched; else None."""
+        return self.caches.server if self.caches is not None and self.caches.observed else None
+
+    @property
+    def _kubernetes_delay(self) -> float:
+        return self.kubernetes_propagation_delay if self.kubernetes else 0.0
 
     @property
     def early_end_rule(self) -> EarlyEndRule | None:
@@ -267,7 +313,7 @@ class Settings(InstanceSettings):
             return None
         # What comes through a Service has its node's address, as all of that node's does, and no registry tells it to
         # go: only the time that endpoints and proxies take says when it ends.
-        return EarlyEndRule(self.early_end_risk, least=self.kubernetes_propagation_delay if self.kubernetes else 0.0)
+        return EarlyEndRule(self.early_end_risk, least=self._kubernetes_delay)
 
     def in_kubernetes(self) -> Settings:
         """These settings as they come out in a pod: for a manifest that is written elsewhere."""
@@ -288,6 +334,7 @@ class Settings(InstanceSettings):
             cleanup=max(self.cleanup_timeout, cleanup or 0.0),
             deregister=self.deregister_timeout if registry and not self.eureka_status_only else 0.0,
             margin=self.margin,
+            caches=self.caches,
         )
 
     def effective_grace_period(self, plan: Plan, told: float | None = None) -> float:

@@ -249,6 +249,18 @@ class SignalHold:
         self._released = True
         self._hurry.set()
 
+    def stop_accepting(self, signum: int) -> None:
+        """Have the owner of a signal, where it is a server that can, close its listener soon, ahead of a `release`."""
+
+        def stop(_frame: FrameType | None) -> None:
+            layer = None if self._takeover is None else self._takeover.current(signum)
+            if layer is not None:
+                layer.takeover.stop_accepting(layer)
+
+        if self._active:
+            self._requests.append(stop)
+            self._interrupt_main_thread()
+
     # -- the machinery -----------------------------------------------------------------------------------------------
 
     @property

@@ -7,9 +7,17 @@ The hook talks to every process of its container in lines:
     app   say out of service on 2 of 2 servers
     app   done left after 95.2 s
 
+The processes of one container ask each other in the same way what they are doing:
+
+    asks     graceful/1 status
+    answers  graceful/1 status
+             is phase serving
+             is instance orders/orders:10.0.0.7:8080
+             done
+
 The first line of each side carries the version of the protocol and `key=value` words; whoever does not know a key
-ignores it. The lines after it are a kind and free text. Instants are never sent, only durations: the two sides need no
-common clock.
+ignores it, and so it is with the lines that begin with `is`. The lines after the first are a kind and free text.
+Instants are never sent, only durations: the two sides need no common clock.
 
 Where the two meet is in `graceful.rendezvous`. The hook imports both before anything else can happen, at a CPU limit
 that may be a twentieth of a core: this module imports nothing.
@@ -28,9 +36,11 @@ __all__ = [
     "WireError",
     "decode_first",
     "decode_line",
+    "decode_status",
     "default_instance_id",
     "encode_first",
     "encode_line",
+    "encode_status",
     "env_duration",
     "env_lookup",
     "env_names",
@@ -46,6 +56,7 @@ KINDS = ("say", "done", "failed")
 
 ENV_NAMES = {
     "eureka_url": ("GRACEFUL_EUREKA_URL", "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE", "EUREKA_SERVER_URL"),
+    "eureka_fetch_interval": ("GRACEFUL_EUREKA_FETCH_INTERVAL", "EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS"),
     "app_name": (
         "GRACEFUL_APP_NAME",
         "EUREKA_INSTANCE_APPNAME",
@@ -239,6 +250,29 @@ def decode_line(line: bytes) -> tuple[str, str]:
     if kind not in KINDS:
         raise WireError(f"expected one of {', '.join(KINDS)}, got {kind[:80]!r}")
     return kind, "".join(char if char.isprintable() else " " for char in text)
+
+
+def encode_status(values: Mapping[str, str]) -> bytes:
+    """Return the whole answer to `status`: what a process says of itself."""
+    lines = (encode_line("is", f"{key} {value}") for key, value in values.items())
+    return b"".join((encode_first("status"), *lines, encode_line("done", "")))
+
+
+def decode_status(lines: list[bytes]) -> dict[str, str] | None:
+    """Return what `encode_status` was given, None while the answer is not complete.
+
+    Raises:
+        WireError: it is no such answer.
+    """
+    if not lines:
+        return None
+    verb, _ = decode_first(lines[0])
+    if verb != "status":
+        raise WireError(f"expected the answer to status, got {verb[:80]!r}")
+    parts = [line.decode("utf-8", "replace").split(" ", 2) for line in lines[1:]]
+    if not any(part[0] == "done" for part in parts):
+        return None
+    return {part[1]: part[2] for part in parts if part[0] == "is" and len(part) == 3}
 
 
 class LineReader:

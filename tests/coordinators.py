@@ -21,15 +21,21 @@ PLAN = Plan(announce=5, propagation=95, drain=20, cleanup=5, deregister=3, margi
 
 
 class FakeRegistry:
-    """Records the order of calls; `withdraw_after` seconds until OUT_OF_SERVICE is verified, None for never."""
+    """Records the order of calls.
 
-    def __init__(self, order, *, withdraw_after=0.5, fails=()):
+    `withdraw_after` seconds until OUT_OF_SERVICE is verified, and `publish_after` seconds until every server shows it,
+    from when it is asked; None for never.
+    """
+
+    def __init__(self, order, *, withdraw_after=0.5, publish_after=None, fails=()):
         self.order = order
         self.calls = ()
         self.announced = False
         self.frozen = False
         self.watching = False
         self.withdraw_after = withdraw_after
+        self.publish_after = publish_after
+        self.observing = False
         self.fails = fails
 
     def _note(self, name):
@@ -65,6 +71,15 @@ class FakeRegistry:
         finally:
             self.watching = False
 
+    async def until_published(self):
+        self._note("until_published")
+        self.observing = True
+        try:
+            await (anyio.sleep_forever() if self.publish_after is None else anyio.sleep(self.publish_after))
+        finally:
+            self.observing = False
+        return anyio.current_time()
+
     async def deregister(self, deadline):
         self._note("deregister")
         await anyio.sleep(0.1)
@@ -74,12 +89,24 @@ class FakeRegistry:
 class Rig:
     """A coordinator, its loop and everything that it did."""
 
-    def __init__(self, *, plan=PLAN, grace_period=130.0, registry=True, withdraw_after=0.5, fails=(), early_end=None):
+    def __init__(
+        self,
+        *,
+        plan=PLAN,
+        grace_period=130.0,
+        registry=True,
+        withdraw_after=0.5,
+        publish_after=None,
+        fails=(),
+        early_end=None,
+    ):
         self.loop = VirtualLoop()
         self.calls: list[str] = []
         self.wake_ups = 0
         self.exits: list[tuple[int, DrainReport, float]] = []
-        self.registry = FakeRegistry(self.calls, withdraw_after=withdraw_after, fails=fails)
+        self.registry = FakeRegistry(
+            self.calls, withdraw_after=withdraw_after, publish_after=publish_after, fails=fails
+        )
         caller = AppCaller()
         self.readiness = Readiness(caller)
         self.coordinator = DrainCoordinator(

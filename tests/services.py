@@ -33,8 +33,8 @@ class FakeService:
         for each in self.long_connections.all():
             each.cut()
 
-    def enter(self, *what):
-        return self.work.enter(what, 0.0)
+    def enter_unit(self, unit):
+        return self.work.enter(unit, 0.0)
 
     def leave(self, key):
         self.work.leave(key)

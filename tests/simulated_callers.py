@@ -109,6 +109,16 @@ def bursty(calls: int, within: float, pause: float, seen: float) -> Simulated:
     return Simulated(gaps, seen)
 
 
+def with_odd_pauses(period: float, every: float, longest: float, seen: float) -> Simulated:
+    """Calls every so many seconds, and after so many more, by chance, a pause like that of a collection."""
+
+    def gaps(rng: random.Random) -> Iterator[float]:
+        while True:
+            yield rng.uniform(longest / 5, longest) if rng.random() < period / every else period
+
+    return Simulated(gaps, seen)
+
+
 def slower(rate: float, factor: float, calls: int, seen: float) -> Simulated:
     """Calls by chance, and after so many of them more seldom by a factor."""
 
@@ -169,6 +179,7 @@ STEADY = [
     Scenario("1 caller, every 15 s to the instant", lambda _: [periodic(15, 0, 600)], 1000),
     Scenario("1 caller, bursts of 10, pauses of 3 s", lambda _: [bursty(10, 0.2, 3, 150)], 500),
     Scenario("1 caller, bursts of 50, pauses of 60 s", lambda _: [bursty(50, 1, 60, 600)], 300),
+    Scenario("1 caller, every 0.2 s, an odd pause a minute", lambda _: [with_odd_pauses(0.2, 60, 2.5, 120)], 500),
     Scenario("1 to 200 callers of these kinds", mixture, 300),
 ]
 """Callers that go on as they did: what the risk promises is for them."""

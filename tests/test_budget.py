@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from graceful.core.budget import Budget, BudgetError, Plan, share_of
+from graceful.core.caches import CacheChain
 
-PARTS = [field.name for field in fields(Plan)]
+PARTS = ["announce", "propagation", "drain", "cleanup", "deregister", "margin"]
 EUREKA = Plan(propagation=95)
 TINY = 1e-6
 
@@ -32,12 +33,12 @@ def test_the_default_plan_with_eureka_takes_130_seconds() -> None:
 def test_a_part_that_is_no_duration_is_refused(part: str, value: float) -> None:
     """The message has the part, its value and what is expected."""
     with pytest.raises(BudgetError, match=rf"^{part} is {value}s; expected between 0 and 86400 seconds"):
-        Plan(**{part: value})
+        Plan(**{part: value})  # type: ignore[arg-type]
 
 
 def test_the_grace_period_is_rounded_up_and_never_zero() -> None:
     """Kubernetes counts in whole seconds; 0 would mean SIGKILL at once."""
-    nothing = dict.fromkeys(PARTS, 0.0)
+    nothing: dict[str, Any] = dict.fromkeys(PARTS, 0.0)
     assert Plan(**nothing).grace_period == 1
     assert Plan(**nothing | {"drain": 20.001}).grace_period == 21
     # 0.1 + 0.2 + 0.7 is a little more than 1 in binary, and still 1 second.
@@ -193,3 +194,63 @@ def test_a_deadline_only_comes_nearer() -> None:
 def test_the_process_ends_itself_a_little_before_the_platform_does(margin: float, reserve: float) -> None:
     """Half a margin at most: the margin is for more than that."""
     assert Budget(Plan(margin=margin), deadline=10.0).last_call == pytest.approx(10 - reserve)
+
+
+# --- the chain of caches ----------------------------------------------------------------------------------------------
+
+DEFAULTS = CacheChain(server=30, fetch=30, load_balancer=35, observed=True)
+chains = st.builds(
+    CacheChain, server=seconds, fetch=seconds, load_balancer=seconds, kubernetes=seconds, observed=st.just(True)
+)
+
+
+def observing(chain: CacheChain) -> Budget:
+    """The budget of a plan with this chain, and with time enough."""
+    return Budget(Plan(propagation=min(chain.total, 86_400), caches=chain), deadline=1e9)
+
+
+@pytest.mark.parametrize(("published", "ends"), [(18.3, 83.3), (0, 65), (29.9, 94.9), (30, 95), (45, 95), (-5, 60)])
+def test_what_is_left_counts_from_the_moment_the_servers_showed_it(published: float, ends: float) -> None:
+    """65 s of the default 95, and never more than those in all."""
+    assert observing(DEFAULTS).wait_once_published(100 + published, since=100) == pytest.approx(100 + ends)
+
+
+def test_endpoints_and_proxies_have_their_time_whatever_eureka_shows() -> None:
+    """Short caches, and a cluster that needs 10 s."""
+    chain = CacheChain(server=8, fetch=1, load_balancer=1, kubernetes=10, observed=True)
+    assert observing(chain).wait_once_published(102, since=100) == 110
+
+
+def test_a_delay_that_was_set_as_a_whole_has_no_parts() -> None:
+    """Nothing that is seen makes it shorter."""
+    assert Budget(EUREKA, deadline=1e9).wait_once_published(101, since=100) == 195
+
+
+@given(chains, st.floats(0, 1e6), st.floats(0, 86_400), st.floats(0, 86_400))
+def test_an_observed_wait_is_never_longer_than_the_sum_and_never_shorter_than_what_is_left(
+    chain: CacheChain, since: float, after: float, later: float
+) -> None:
+    """And a server that shows it later never ends it earlier."""
+    budget = observing(chain)
+    ends = budget.wait_once_published(since + after, since=since)
+    assert ends <= since + budget.plan.propagation
+    assert ends >= min(since + after + chain.after_server, since + budget.plan.propagation)
+    assert ends >= min(since + chain.kubernetes, since + budget.plan.propagation)
+    assert budget.wait_once_published(since + after + later, since=since) >= ends
+
+
+@given(chains)
+def test_a_server_that_takes_its_whole_interval_leaves_the_sum_as_it_is(chain: CacheChain) -> None:
+    """What is observed is the first part, and nothing else."""
+    budget = observing(chain)
+    assert budget.wait_once_published(chain.server, since=0.0) == pytest.approx(budget.plan.propagation)
+
+
+def test_the_chain_says_which_part_is_how_much() -> None:
+    """As start-up logs it."""
+    observed = "observed: it ends when every server shows the change"
+    assert str(DEFAULTS) == f"server response cache 30s ({observed}) + client fetch 30s + load balancer 35s = 95s"
+    short = CacheChain(server=3, fetch=1.5, load_balancer=2, kubernetes=10)
+    assert str(short) == (
+        "server response cache 3s + client fetch 1.5s + load balancer 2s = 6.5s, at least 10s in Kubernetes"
+    )

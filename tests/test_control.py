@@ -73,6 +73,9 @@ class App:
         self.address = ""
         self.portal: BlockingPortal
 
+    def describe(self) -> dict[str, str]:
+        return {"phase": "serving", "instance": "orders/a b"}
+
     def prestop(self, *, elapsed: float, grace: float | None) -> Session:
         if self.fault:
             raise self.fault
@@ -361,11 +364,11 @@ def test_no_descriptors_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("where", ["abstract", "file"])
 def test_taken_address_is_a_warning(
-    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    where: str, short_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without the channel the app goes on; the warning names the process that has the address."""
     if where == "file":
-        monkeypatch.setenv("GRACEFUL_RUNTIME_DIR", str(tmp_path))
+        monkeypatch.setenv("GRACEFUL_RUNTIME_DIR", str(short_path))
     address = rendezvous.own_address(os.environ)
     assert address is not None
     with listener.listening(address), start_blocking_portal() as portal:
@@ -385,12 +388,12 @@ def test_unusable_directory_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog
     assert "No such file or directory" in caplog.text
 
 
-def test_socket_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_file(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a directory that is made for it, for its owner alone, gone at the end."""
-    monkeypatch.setenv("GRACEFUL_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("GRACEFUL_RUNTIME_DIR", str(short_path / "run"))
     with serving(App()) as app:
         path = Path(app.address)
-        assert path.parent == tmp_path / "run"
+        assert path.parent == short_path / "run"
         assert path.stat().st_mode & 0o777 == 0o600
         assert rendezvous.discover(os.environ) == [app.address]
         app.serves_a_hook()

@@ -6,11 +6,13 @@ import signal
 import pytest
 
 from graceful.core.budget import Plan
+from graceful.core.caches import CacheChain
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.leave import Trigger
 from graceful.core.phases import Phase
 from tests.coordinators import Rig
 
+OBSERVED = Plan(propagation=95, caches=CacheChain(server=30, fetch=30, load_balancer=35, observed=True))
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
 
@@ -316,10 +318,10 @@ def test_the_registry_is_watched_until_it_is_told_to_forget_the_instance(rig):
     assert not r.registry.watching
 
 
-@pytest.mark.parametrize("broken", ["start", "serve", "withdraw", "keep_withdrawn", "deregister"])
+@pytest.mark.parametrize("broken", ["start", "serve", "withdraw", "keep_withdrawn", "until_published", "deregister"])
 def test_a_registry_that_breaks_never_skips_a_later_stage(rig, broken):
     """The failure is in the report; everything after it still happens."""
-    r = rig(fails=(broken,))
+    r = rig(plan=OBSERVED, fails=(broken,))
     r.on_cleanup("close pool")
     r.serving()
     r.coordinator.signalled(TERM)
@@ -587,3 +589,192 @@ def test_the_report_at_the_deadline_has_the_late_requests_too(rig):
     ((_, report, _),) = r.exits
     assert (report.overdue, report.late.refused) == (True, 1)
     assert report.late.advice
+
+
+# --- what is seen of the servers' cache ------------------------------------------------------------------------------
+
+
+def test_the_wait_ends_what_is_left_after_every_server_shows_the_change(rig):
+    """Seen 18.3 s after OUT_OF_SERVICE: 65 s more, instead of 95 in all; the hook is told so."""
+    r = rig(plan=OBSERVED, grace_period=200.0, publish_after=18.3).serving()
+    began = r.now
+    visit = r.coordinator.prestop(elapsed=0.0, grace=200.0)
+    r.loop.advance(19)
+    assert "every server shows the change after 18.3 s: 65 s more" in r.coordinator.life.journal
+    r.loop.advance(0.5 + 83.3 - 19 - 0.1)
+    assert not r.coordinator.life.wait_is_over
+    r.loop.advance(0.2)
+    assert r.coordinator.life.wait_is_over
+    visit.answered()
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) - began == pytest.approx(83.9, abs=0.2)
+    r.until(Phase.STOPPED)
+    assert r.coordinator.report.clean
+    assert r.coordinator.report.late.wait == pytest.approx(83.3)
+
+
+@pytest.mark.parametrize(
+    ("publish_after", "wait"), [(None, 95), (0.0, 65), (29.0, 94), (30.0, 95), (40.0, 95), (94.0, 95)]
+)
+def test_the_wait_is_never_longer_than_the_sum(rig, publish_after, wait):
+    """Whatever is seen, and when."""
+    r = rig(plan=OBSERVED, grace_period=200.0, publish_after=publish_after).serving()
+    began = r.now
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) - began == pytest.approx(0.5 + wait)
+    assert not r.registry.observing
+    r.until(Phase.STOPPED)
+    assert r.coordinator.report.clean
+
+
+def test_nothing_is_observed_before_out_of_service(rig):
+    """Nor after the wait; and it is a task beside the wait, which a registry that breaks does not end."""
+    r = rig(plan=OBSERVED, grace_period=200.0, withdraw_after=3.0, publish_after=10.0).serving()
+    began = r.now
+    r.coordinator.signalled(TERM)
+    r.loop.advance(2.9)
+    assert "until_published" not in r.calls
+    assert r.until(Phase.DRAINING) - began == pytest.approx(3 + 10 + 65)
+    r = rig(plan=OBSERVED, grace_period=200.0, fails=("until_published",)).serving()
+    began = r.now
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) - began == pytest.approx(95.5)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(propagation=95),
+        Plan(propagation=95, caches=CacheChain(server=30, fetch=30, load_balancer=35)),
+    ],
+)
+def test_a_delay_that_was_set_is_waited_whole(rig, plan):
+    """As a whole, or in parts with `eureka_observe_cache=false`: the registry is not even asked."""
+    r = rig(plan=plan, grace_period=200.0, publish_after=1.0).serving()
+    began = r.now
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) - began == pytest.approx(95.5)
+    assert "until_published" not in r.calls
+
+
+def test_a_withdrawal_that_was_verified_late_can_still_be_observed(rig):
+    """No server took it in time: the whole wait counts from the first try, and what is seen later brings it forward."""
+    r = rig(plan=OBSERVED, grace_period=200.0, withdraw_after=None, publish_after=12.0).serving()
+    began = r.now
+    r.coordinator.signalled(TERM)
+    assert r.until(Phase.DRAINING) - began == pytest.approx(5 + 12 + 65, abs=0.5)
+
+
+def test_a_short_grace_period_still_ends_the_wait_earlier(rig):
+    """22.8 s are all there is; what is seen changes nothing, and the grace period is what has to be raised."""
+    r = rig(plan=OBSERVED, grace_period=30.0, publish_after=18.0).serving()
+    began = r.now
+    r.coordinator.signalled(TERM)
+    key = r.coordinator.enter("GET", "/slow")
+    assert r.until(Phase.DRAINING) - began < 24
+    call(r, served=False)
+    r.coordinator.leave(key)
+    r.until(Phase.STOPPED)
+    assert (
+        "of the 95 s planned, too short: raise the grace period to at least 130 s" in r.coordinator.report.late.advice
+    )
+
+
+@pytest.mark.parametrize(("age", "refused"), [(80.0, False), (90.0, True)])
+def test_the_advice_for_a_wait_that_was_shortened_by_what_was_seen(rig, age, refused):
+    """Callers may call up to its very end: that is what their caches are set to. Later, those are slower than told."""
+    r = rig(plan=OBSERVED, grace_period=200.0, publish_after=18.0).serving()
+    began = r.now
+    r.coordinator.signalled(TERM)
+    key = r.coordinator.enter("GET", "/slow")
+    r.loop.advance(began + 0.5 + age - r.now)
+    call(r, served=not refused)
+    r.coordinator.leave(key)
+    r.until(Phase.STOPPED)
+    late = r.coordinator.report.late
+    assert late.wait == pytest.approx(83)
+    assert late.advice == (
+        "your wait was 65 s after every server showed the change, too short: raise eureka_client_fetch_delay and "
+        "eureka_load_balancer_delay to at least 90 s together and the grace period to at least 155 s"
+        if refused
+        else None
+    )
+
+
+def hold_open(rig, count):
+    """Open connections; gives the instants at which each was asked to end, and cut off."""
+    ended, cut = [], []
+
+    def open_one():
+        key = rig.coordinator.enter("WEBSOCKET")
+
+        def end():
+            ended.append(rig.now)
+            rig.coordinator.let_go(held)
+            rig.coordinator.leave(key)
+
+        held = rig.coordinator.hold_open(end, lambda: cut.append(rig.now))
+
+    for _ in range(count):
+        open_one()
+    return ended, cut
+
+
+def test_a_thousand_connections_are_asked_one_after_the_other(rig):
+    """Over half of the drain's time, evenly; who waits for the drain hears of it at its start."""
+    r = rig().serving()
+    ended, cut = hold_open(r, 1000)
+    r.coordinator.signalled(TERM)
+    began = r.until(Phase.DRAINING)
+    assert r.coordinator.draining.is_set()
+    r.until(Phase.STOPPED)
+    assert len(ended) == 1000
+    assert began <= ended[0]
+    assert began + 9.9 < ended[-1] <= began + 10.01
+    in_second = [sum(began + second <= instant < began + second + 1 for instant in ended) for second in range(10)]
+    assert all(95 <= count <= 105 for count in in_second)
+    assert cut == []
+    assert r.coordinator.report.clean
+
+
+def test_a_few_connections_do_not_hold_the_leave_up(rig):
+    """The drain is over when they have ended."""
+    r = rig().serving()
+    hold_open(r, 5)
+    r.coordinator.signalled(TERM)
+    began = r.until(Phase.DRAINING)
+    assert r.until(Phase.CLEANUP) - began < 0.2
+
+
+def test_a_connection_that_does_not_end_is_cut_off_before_the_drain_runs_out(rig):
+    """Its application has the last fifth to tidy up."""
+    r = rig().serving()
+    asked, cut = [], []
+    key = r.coordinator.enter("WEBSOCKET")
+
+    def cut_off():
+        cut.append(r.now)
+        r.coordinator.leave(key)
+
+    r.coordinator.hold_open(lambda: asked.append(r.now), cut_off)
+    r.coordinator.signalled(TERM)
+    began = r.until(Phase.DRAINING)
+    r.until(Phase.STOPPED)
+    assert len(asked) == 1
+    assert cut == [pytest.approx(began + 16, abs=0.1)]
+    assert r.coordinator.report.clean
+
+
+def test_a_connection_whose_end_raises_holds_nothing_up(rig):
+    """It is said, and what is in flight finishes."""
+    r = rig().serving()
+    r.coordinator.hold_open(lambda: 1 / 0)
+    key = r.coordinator.enter("GET", "/slow")
+    r.coordinator.signalled(TERM)
+    r.until(Phase.DRAINING)
+    r.loop.advance(1)
+    assert r.phase is Phase.DRAINING
+    r.coordinator.leave(key)
+    r.until(Phase.STOPPED)
+    assert "ending long connections failed: ZeroDivisionError" in str(r.coordinator.report)
+    assert r.coordinator.report.unfinished == ()

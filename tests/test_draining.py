@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import anyio
 import pytest
@@ -138,14 +139,15 @@ def test_connections_are_known_until_they_have_ended():
 
 def test_none_slips_between_the_asking_and_the_coming():
     """Connections come in four threads while all are asked: each is asked at least once."""
-    connections, asked = LongConnections(), set()
+    connections = LongConnections()
+    asked: set[tuple[int, int]] = set()
     start = threading.Barrier(5)
 
     def come(number):
         start.wait(20)
         for index in range(300):
             name = (number, index)
-            connections.add(LongConnection(lambda name=name: asked.add(name), lambda: None))
+            connections.add(LongConnection(partial(asked.add, name), lambda: None))
 
     threads = [threading.Thread(target=come, args=(number,)) for number in range(4)]
     for thread in threads:

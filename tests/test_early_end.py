@@ -56,6 +56,16 @@ def test_the_wait_ends_when_everybody_is_silent(rig):
     }
 
 
+def test_it_is_said_for_whom_the_wait_stands(rig, caplog):
+    """Once, when the wait begins: that it was not ended early has a reason."""
+    caplog.set_level(logging.INFO)
+    r = rig(calls=8)
+    r.coordinator.signalled(TERM)
+    r.until(Phase.STOPPED)
+    told = [record.getMessage() for record in caplog.records if record.name == "graceful.early_end"]
+    assert told == ["early end: 1 caller waited for, of whom 10.0.0.1 called too few times or too irregularly"]
+
+
 def test_a_late_request_starts_the_silence_anew(rig):
     """It calls for 21 s more and then never again."""
     r = rig()

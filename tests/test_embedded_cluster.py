@@ -103,6 +103,12 @@ class TestDelivery:
             assert ways(cluster.replication.wait_for("register")) == [("register", 0, 1, "arrived", 204)]
 
 
+def test_ports_follow_one_another() -> None:
+    """From the one that was given."""
+    cluster = EmbeddedEurekaCluster(nodes=3, port=8761)
+    assert [node.address.split(":")[2] for node in cluster.nodes] == ["8761/eureka", "8762/eureka", "8763/eureka"]
+
+
 class TestFaults:
     def test_dropped(self, cluster: EmbeddedEurekaCluster, two: list[Caller]) -> None:
         """Lost for good: a later change arrives, this one never."""

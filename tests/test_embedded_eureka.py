@@ -21,7 +21,7 @@ from graceful.rehearsal.eureka_cache import CacheKey, ResponseCache
 from graceful.rehearsal.eureka_faults import Fault, FaultPlan
 from graceful.rehearsal.eureka_model import OVERRIDE_IDLE_TIMEOUT, DataCenter, Instance, InstanceStatus, Registry
 from graceful.rehearsal.eureka_rest import Node, Request
-from tests.eureka_caller import Caller
+from tests.eureka_caller import Caller, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -349,7 +349,36 @@ class TestCommand:
                 assert client.post(f"{bench}/_faults", json=wrong).status_code == 400
             assert client.get(f"{bench}/_nope").status_code == 404
 
-    @pytest.mark.parametrize("wrong", [["--cache-interval", "-1"], ["--user", "u"], ["--port", "99999"]])
+    def test_several_nodes(self) -> None:
+        """A URL for each; what one is told the other hears, and each is steered by itself."""
+        command = [sys.executable, "-m", "graceful.rehearsal.eureka", "--port", "0", "--nodes", "2"]
+        command += ["--replication-delay", "0", "--user", "u", "--password", "p"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                here, there = (Caller(process.stdout.readline().strip().replace("//", "//u:p@"), "node") for _ in "12")
+                with here.http, there.http:
+                    assert here.register().status_code == 204
+                    wait_until(lambda: there.statuses() == ("UP", "UNKNOWN"), "the other node hears of it")
+                    bench = there.http.base_url.join("/_faults")
+                    assert there.http.post(bench, json={"kind": "fail", "status": 500}).status_code == 204
+                    assert [caller.heartbeat().status_code for caller in (here, there)] == [200, 500]
+            finally:
+                process.terminate()
+            assert process.wait(20) == 0
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            ["--cache-interval", "-1"],
+            ["--user", "u"],
+            ["--csrf"],
+            ["--port", "99999"],
+            ["--nodes", "0"],
+            ["--nodes", "2", "--port", "65535"],
+            ["--nodes", "2", "--replication-delay", "-1"],
+        ],
+    )
     def test_wrong_arguments(self, wrong: list[str]) -> None:
         """Exit code 2 and one clear line, no traceback."""
         command = [sys.executable, "-m", "graceful.rehearsal.eureka", *wrong]

@@ -6,12 +6,13 @@ passed on is seen by a marker, a later change that is.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
-from tests.eureka_caller import Caller, wait_until
+from tests.eureka_caller import XML, Caller, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,10 +48,16 @@ def on_both(two: Two, **changes: str) -> None:
     reads(there, (UP, UNKNOWN))
 
 
+def two_of_a_kind(two: Two) -> Two:
+    """Another app and instance, spoken of to the same servers."""
+    name = uuid4().hex[:12]
+    here, there = (Caller(str(caller.http.base_url), name) for caller in two)
+    return here, there
+
+
 def everything_has_arrived(two: Two) -> None:
     """Wait until a change made now is known on the other server: what came before has arrived, or never will."""
-    here, there = (Caller(str(caller.http.base_url), f"{two[0].id[5:10]}-{uuid4().hex[:6]}") for caller in two)
-    there.app, there.id = here.app, here.id
+    here, there = two_of_a_kind(two)
     with here.http, there.http:
         here.register()
         reads(there, (UP, UNKNOWN))
@@ -195,15 +202,32 @@ class TestRepairs:
 
 
 def test_a_restart(eureka_pair: EurekaPair, two: Two) -> None:
-    """A server comes back empty, and stays so until a heartbeat to the other brings the instance, override included."""
+    """A server comes back empty, until a heartbeat to the other brings the instance; what came meanwhile it is told."""
     here, there = two
     on_both(two)
     here.override(OUT)
     reads(there, (OUT, OUT))
-    eureka_pair.restart(1)
+    late = two_of_a_kind(two)
+    # A registration is kept for a peer that is away for as long as its heartbeats are apart.
+    eureka_pair.restart(1, lambda: late[0].register(leaseInfo={"renewalIntervalInSecs": 300, "durationInSecs": 900}))
+    with closing(late[0].http), closing(late[1].http):
+        reads(late[1], (UP, UNKNOWN))
+        late[0].cancel()
+        reads(late[1], None)
     everything_has_arrived(two)
     assert there.read() is None
     assert there.heartbeat().status_code == 404
     assert there.override(OUT).status_code == 404
     assert here.heartbeat().status_code == 200
     reads(there, (OUT, OUT))
+
+
+def test_the_status_page(eureka_pair: EurekaPair) -> None:
+    """Each server names the other, in XML; it cannot say so in JSON."""
+    for node, peer in zip(eureka_pair.nodes, reversed(eureka_pair.nodes), strict=True):
+        caller = Caller(node.url)
+        with caller.http:
+            page = caller.get("/status", XML)
+            assert page.status_code == 200
+            assert f"<registered-replicas>{peer.address}/" in page.text
+            assert caller.get("/status").status_code == 500

@@ -17,13 +17,14 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 import graceful
-from graceful import installation
 from graceful.core.registry import Verdict
 from graceful.eureka.address import ServerAddress
 from graceful.eureka.instance import Instance
 from graceful.eureka.proxy import Proxies, Proxy
 from graceful.eureka.registration import EurekaRegistration
 from graceful.eureka.rest import EurekaError, Server, Status
+from graceful.eureka.status_only import StatusOnly
+from graceful.registries import registry_factory
 from graceful.rehearsal.eureka import EmbeddedEureka
 from graceful.service import Mode
 from graceful.settings import SettingsError, load_settings
@@ -135,11 +136,11 @@ async def test_wrong_credentials_are_said_at_registration_and_in_the_outcome(
     eureka_server_basic: RunningEureka, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On the embedded server and on the real one."""
-    registry = registration(eureka_server_basic.address.replace("://", f"://eureka:{PASSWORD}@"))
+    registry = registration(eureka_server_basic.address.replace("://", f"://eureka:{PASSWORD}@"), try_timeout=5)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(registry.serve)
         said = await warned(caplog, "no Eureka server takes")
-        outcome = await registry.withdraw(soon(0.5))
+        outcome = await registry.withdraw(soon(2.0))
         tasks.cancel_scope.cancel()
     assert said.endswith("HTTP 401: wrong credentials: correct user and password in eureka_url")
     assert outcome.verdict is Verdict.FAILED
@@ -147,11 +148,11 @@ async def test_wrong_credentials_are_said_at_registration_and_in_the_outcome(
     assert PASSWORD not in caplog.text
 
 
-async def test_csrf_protection_of_the_real_server(
-    real_eureka_csrf: RunningEureka, caplog: pytest.LogCaptureFixture
+async def test_csrf_protection_that_was_left_on(
+    eureka_server_csrf: RunningEureka, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At the registration and in what came of the deregistration; nothing was registered, so all are withdrawn."""
-    registry = registration(real_eureka_csrf.url)
+    registry = registration(eureka_server_csrf.url, try_timeout=5)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(registry.serve)
         said = await warned(caplog, "no Eureka server takes")
@@ -162,7 +163,7 @@ async def test_csrf_protection_of_the_real_server(
         assert "to changes, though reading works with the same credentials" in text
         assert CSRF_LINE in text
     assert withdrawn.servers[0].detail == "absent"
-    assert str(real_eureka_csrf.password) not in caplog.text
+    assert str(eureka_server_csrf.password) not in caplog.text
 
 
 async def test_a_refusal_in_the_middle_of_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -218,8 +219,8 @@ def encrypted(key: bytes) -> bytes:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
+def files(short_path: Path) -> Files:
+    return Files(short_path)
 
 
 def settings_for(port: int, **more: Any) -> dict[str, Any]:
@@ -228,11 +229,37 @@ def settings_for(port: int, **more: Any) -> dict[str, Any]:
 
 def made(mode: Mode = Mode.ACTIVE, **arguments: Any) -> EurekaRegistration:
     """The registry as `install()` makes it."""
-    make = installation._registry_factory(load_settings(arguments), None, mode)
+    make = registry_factory(load_settings(arguments), mode)
     assert make is not None
     registry = make()
     assert isinstance(registry, EurekaRegistration)
     return registry
+
+
+@pytest.mark.parametrize(
+    ("settings", "interval"),
+    [
+        ({}, 30.0),
+        ({"eureka_server_cache_delay": 3}, 3.0),
+        ({"eureka_server_cache_delay": 0}, None),
+        ({"eureka_observe_cache": False}, None),
+        ({"propagation_delay": 95}, None),
+    ],
+)
+def test_the_servers_are_watched_unless_there_is_nothing_to_gain(
+    settings: dict[str, Any], interval: float | None
+) -> None:
+    """By default; not where the delay was set as a whole."""
+    assert made(**settings_for(1) | settings)._status._publication._interval == interval
+
+
+def test_a_registration_of_somebody_elses_is_watched_too() -> None:
+    """Who registers makes no difference to what the servers show."""
+    status_only = {"eureka_status_only": True, "instance_id": "hard:1"}
+    make = registry_factory(load_settings(settings_for(1) | status_only), Mode.ACTIVE)
+    registry = make() if make else None
+    assert isinstance(registry, StatusOnly)
+    assert registry._status._publication._interval == 30.0
 
 
 async def whole_life(registry: EurekaRegistration, eureka: EmbeddedEureka) -> None:
@@ -264,7 +291,7 @@ async def test_a_whole_life_with_a_private_authority_and_a_client_certificate(fi
         port = int(eureka.address.split(":")[2].split("/")[0])
         with TlsServer(files.server, forwarding(port), files.ca) as tls:
             settings = load_settings(settings_for(tls.port, eureka_ca_file=files.ca_file, **key))
-            make = installation._registry_factory(settings, None, Mode.ACTIVE)
+            make = registry_factory(settings, Mode.ACTIVE)
             for file in files.directory.iterdir():
                 file.unlink()
             assert make is not None

@@ -2,7 +2,6 @@
 
 import base64
 import logging
-import os
 import random
 import socket
 import threading
@@ -23,7 +22,7 @@ from graceful.eureka.rest import Server, Status
 from graceful.eureka.status import REPLICATION_DELAY, now_ms
 from graceful.rehearsal.eureka import EmbeddedEureka
 from tests.eureka_raw_server import RawServer, answering, hanging, resetting, trickling
-from tests.eureka_servers import RunningEureka, start_real_pair, why_no_real_eureka
+from tests.eureka_servers import RunningEureka
 
 pytestmark = pytest.mark.anyio
 
@@ -136,13 +135,13 @@ async def test_a_whole_life(eureka: EmbeddedEureka, caplog: pytest.LogCaptureFix
 async def test_one_life_after_another_on_any_server(eureka_server_basic: RunningEureka) -> None:
     """A life that ended without deregistering, and the next one under the same instance id."""
     instance = Instance(app="registration-lives", ip="10.0.0.7", port=8080)
-    observer = Server(eureka_server_basic.url)
+    observer = Server(eureka_server_basic.url, try_timeout=5)
 
     async def read() -> Status | None:
         return await observer.read(instance.app, instance.instance_id)
 
     for _ in range(2):
-        registry = registration(eureka_server_basic.url, instance=instance)
+        registry = registration(eureka_server_basic.url, instance=instance, try_timeout=5)
         await registry.start()
         assert await read() is None
         async with running(registry.serve):
@@ -228,7 +227,7 @@ async def test_what_is_there_may_be_respected(eureka_server: RunningEureka, capl
     caplog.set_level(logging.INFO)
     instance = Instance(app="registration-respect", ip="10.0.0.7", port=8080)
     key = (instance.app, instance.instance_id)
-    observer = Server(eureka_server.url)
+    observer = Server(eureka_server.url, try_timeout=5)
     await observer.register(instance, now_ms())
     await observer.set_status(*key, Status.OUT_OF_SERVICE, now_ms())
     registry = registration(eureka_server.url, instance=instance, clear_former=False)
@@ -292,12 +291,10 @@ async def test_independent_servers_are_both_cleared(eureka: EmbeddedEureka, othe
 
 
 @pytest.mark.slow
-@pytest.mark.real_eureka
-@pytest.mark.timeout(400)
-async def test_a_replicated_deletion_does_not_meet_the_new_registration(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_replicated_deletion_does_not_meet_the_new_registration(
+    real_eureka_pair: tuple[RunningEureka, RunningEureka], caplog: pytest.LogCaptureFixture
+) -> None:
     """Two servers that replicate, a former life on both: the new one is UP on both, and registered once."""
-    if reason := why_no_real_eureka():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
     async def both(servers: list[Server], status: Status | None) -> None:
         with anyio.fail_after(15):
@@ -305,27 +302,26 @@ async def test_a_replicated_deletion_does_not_meet_the_new_registration(caplog: 
                 while await server.read(*KEY) is not status:  # noqa: ASYNC110 - it happens in another process
                     await anyio.sleep(0.05)
 
-    with start_real_pair() as pair:
-        urls = [server.url for server in pair]
-        servers = [Server(url) for url in urls]
-        await servers[0].register(INSTANCE, now_ms())
+    urls = [server.url for server in real_eureka_pair]
+    servers = [Server(url, try_timeout=5) for url in urls]
+    await servers[0].register(INSTANCE, now_ms())
+    await both(servers, Status.UP)
+    await servers[1].set_status(*KEY, Status.OUT_OF_SERVICE, now_ms())
+    await both(servers, Status.OUT_OF_SERVICE)
+    registry = registration(*urls, heartbeat_interval=0.2, try_timeout=5)
+    await registry.start()
+    async with running(registry.serve):
         await both(servers, Status.UP)
-        await servers[1].set_status(*KEY, Status.OUT_OF_SERVICE, now_ms())
-        await both(servers, Status.OUT_OF_SERVICE)
-        registry = registration(*urls, heartbeat_interval=0.2, try_timeout=1.5)
-        await registry.start()
-        async with running(registry.serve):
-            await both(servers, Status.UP)
-            # Longer than a replicated deletion would have taken to arrive.
-            await anyio.sleep(1.5)
-            await both(servers, Status.UP)
-            outcome = await registry.withdraw(soon())
-        assert outcome.verdict is Verdict.VERIFIED_ALL
-        async with running(registry.keep_withdrawn):
-            await anyio.sleep(1.0)
-        await both(servers, Status.OUT_OF_SERVICE)
-        assert (await registry.deregister(soon())).verdict is Verdict.VERIFIED_ALL
-        await both(servers, None)
+        # Longer than a replicated deletion would have taken to arrive.
+        await anyio.sleep(1.5)
+        await both(servers, Status.UP)
+        outcome = await registry.withdraw(soon())
+    assert outcome.verdict is Verdict.VERIFIED_ALL
+    async with running(registry.keep_withdrawn):
+        await anyio.sleep(1.0)
+    await both(servers, Status.OUT_OF_SERVICE)
+    assert (await registry.deregister(soon())).verdict is Verdict.VERIFIED_ALL
+    await both(servers, None)
     assert [message for message in messages(caplog) if "left behind" not in message] == []
 
 
@@ -354,6 +350,10 @@ async def test_an_outage_is_reported_once_and_its_end_too(
                 await anyio.sleep(0.01)
         await anyio.sleep(0.3)
         eureka.start()
+        # The server knows that it is UP before its answer is read.
+        with anyio.fail_after(5):
+            while not any("Eureka answers again" in message for message in messages(caplog)):  # noqa: ASYNC110 - as above
+                await anyio.sleep(0.01)
         await until(eureka, Status.UP)
     said = messages(caplog)
     assert [message.split(" orders")[0] for message in said if "no Eureka server takes" in message] == [

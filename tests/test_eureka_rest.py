@@ -77,7 +77,7 @@ def test_an_impossible_instance_is_refused(wrong: dict[str, Any]) -> None:
 
 async def test_a_life(eureka_server_basic: RunningEureka) -> None:
     """Absent, UP, OUT_OF_SERVICE, absent: each call does what it says."""
-    server = Server(eureka_server_basic.url)
+    server = Server(eureka_server_basic.url, try_timeout=5)
     instance = Instance(app="rest-life", ip="10.0.0.7", port=8080)
     key = (instance.app, instance.instance_id)
     assert await server.read(*key) is None
@@ -161,7 +161,7 @@ async def test_a_page_that_is_no_instance_is_an_error(body: bytes) -> None:
 @pytest.mark.parametrize("status", Status)
 async def test_every_status_is_told_apart(eureka_server: RunningEureka, status: Status) -> None:
     """The server's XML would not: it says DOWN for OUT_OF_SERVICE and for UNKNOWN."""
-    server = Server(eureka_server.url)
+    server = Server(eureka_server.url, try_timeout=5)
     instance = Instance(app="rest-statuses", ip="10.0.0.7", port=8080)
     key = (instance.app, instance.instance_id)
     await server.deregister(*key)

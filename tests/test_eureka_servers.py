@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.eureka_caller import Caller, wait_until
-from tests.eureka_servers import RunningEureka, start_embedded_eureka
+from tests.eureka_servers import RunningEureka
 
 CONTRACT = "tests/test_eureka_contract.py::TestRegistration::test_an_instance_is_there_at_once"
 
@@ -51,12 +51,6 @@ def test_credentials_are_quoted_and_not_in_the_repr() -> None:
     eureka = RunningEureka("real", "http://h:1/eureka", 1.0, "a@b", "hunter:/2")
     assert eureka.url == "http://a%40b:hunter%3A%2F2@h:1/eureka"
     assert "hunter" not in repr(eureka)
-
-
-def test_the_embedded_one_knows_no_csrf() -> None:
-    """It says so, instead of being open."""
-    with pytest.raises(ValueError, match="use a real one"), start_embedded_eureka(security="csrf"):
-        pass
 
 
 @pytest.mark.slow

@@ -287,3 +287,13 @@ async def test_every_server_is_cleared(embedded_sidecar: Sidecar, embedded_eurek
             await embedded_sidecar.until(Status.UP)
             await anyio.to_thread.run_sync(lambda: other.wait_for_requests("DELETE", OVERRIDE))
             await second.until(Status.UP)
+
+
+async def test_the_leave_imports_nothing(embedded_eureka: EmbeddedEureka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With little CPU the import takes seconds: it is done with at the start, though nothing is changed before."""
+    registry = StatusOnly(lambda: [Server(embedded_eureka.url)], "orders", "orders:1")
+    await registry.start()
+    monkeypatch.setattr("graceful.eureka.rest.load_basic", None)
+    outcome = await registry.withdraw(anyio.current_time() + 5)
+    assert outcome.servers[0].detail == "absent"
+    assert embedded_eureka.requests("PUT", OVERRIDE)

@@ -260,6 +260,9 @@ def test_a_registry_of_ones_own(caplog):
         async def keep_withdrawn(self):
             """Nothing to watch."""
 
+        async def until_published(self):
+            raise AssertionError("there are no caches to watch")
+
         async def deregister(self, deadline):
             calls.append("deregister")
             return graceful.RegistryOutcome((graceful.ServerResult("consul", True, "absent"),))

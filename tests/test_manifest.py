@@ -509,6 +509,24 @@ def test_the_plan_is_logged_and_what_is_wrong_with_it_is_a_warning(caplog: pytes
     assert "the app runs with drain_timeout=8" in caplog.messages[1]
 
 
+def test_start_up_says_which_part_of_the_propagation_delay_is_how_much(caplog: pytest.LogCaptureFixture) -> None:
+    """And which is observed; of a delay that was set as a whole there is nothing more to say."""
+    said = []
+    for chosen in ({"eureka_load_balancer_delay": 5}, {"eureka_observe_cache": False}, {"propagation_delay": 60}):
+        settings = settings_of(EUREKA | chosen, {})
+        with caplog.at_level(logging.INFO, "graceful.plan"):
+            report_plan(settings, settings.plan(registry=True), {})
+        said.append(caplog.messages[1:])
+        caplog.clear()
+    until = "propagation, until the last caller has heard: server response cache 30s"
+    observed = "observed: it ends when every server shows the change"
+    assert said == [
+        [f"{until} ({observed}) + client fetch 30s + load balancer 5s = 65s"],
+        [f"{until} + client fetch 30s + load balancer 35s = 95s"],
+        [],
+    ]
+
+
 def test_a_variable_that_means_nothing_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
     """It may be why the service never gets ready."""
     with caplog.at_level(logging.INFO, "graceful.plan"):

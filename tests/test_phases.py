@@ -22,7 +22,9 @@ def test_every_phase_is_reached_and_only_the_last_has_no_way_on():
     assert {before for before, _ in TRANSITIONS} == set(Phase) - {Phase.STOPPED}
 
 
-@pytest.mark.parametrize(("phase", "event"), set(itertools.product(Phase, Event)) - set(TRANSITIONS))
+@pytest.mark.parametrize(
+    ("phase", "event"), [pair for pair in itertools.product(Phase, Event) if pair not in TRANSITIONS]
+)
 def test_an_illegal_event_raises_and_changes_nothing(phase, event):
     """The message names the phase, the event and what would be possible."""
     lifecycle = Lifecycle(0.0)

@@ -186,12 +186,12 @@ def test_apps_of_another_scope_are_left_alone(container: Container) -> None:
     assert app.line().startswith("prestop")  # its own hook, and no other before
 
 
-def test_app_in_a_runtime_directory(container: Container, tmp_path: Path) -> None:
+def test_app_in_a_runtime_directory(container: Container, short_path: Path) -> None:
     """A socket file instead of an abstract name, with a stale one beside it."""
-    container.environ["GRACEFUL_RUNTIME_DIR"] = str(tmp_path)
+    container.environ["GRACEFUL_RUNTIME_DIR"] = str(short_path)
     killed = container.app()
     killed.kill()
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(short_path.iterdir())) == 1
     app = container.app()
     app.write("done left")
     assert container.hook("--strict").end()[:2] == (0, ["begins to leave: the wait takes 60.0 s at most", "left"])

@@ -8,7 +8,7 @@ from graceful.rehearsal.exchange import Outcome
 from graceful.rehearsal.rollout import WAYS, Conditions, Way, under_load
 from tests.rehearsal_server import until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300)]
 
 ROLLOUTS = 20
 REQUESTS = 20_000

@@ -30,18 +30,21 @@ DURATIONS = [name for name, field in Settings.model_fields.items() if "float" in
 DURATIONS.remove("early_end_risk")
 SWITCHES = [
     "enabled",
+    "deadline_report_query",
     "early_end",
+    "eureka_observe_cache",
     "eureka_status_only",
     "eureka_use_proxy",
     "hold_signals",
     "probes",
     "kubernetes",
+    "scope_notice",
     "non_secure_port_enabled",
     "secure_port_enabled",
     "prefer_ip_address",
 ]
 PAGES = ["home_page_url", "status_page_url", "health_check_url", "secure_health_check_url"]
-POSITIVE = {"grace_period", "readiness_timeout", "heartbeat_interval", "lease_duration"}
+POSITIVE = {"grace_period", "readiness_timeout", "eureka_fetch_interval", "heartbeat_interval", "lease_duration"}
 
 
 @contextmanager
@@ -74,6 +77,9 @@ def test_every_setting_is_read_from_every_one_of_its_variables(name: str) -> Non
         "early_end_risk": ("0.01", 0.01),
         "early_end_caller_header": ("X-Client-Id", "X-Client-Id"),
         "eureka_stale": ("respect", "respect"),
+        "deadline_report_format": ("json", "json"),
+        "termination_log": ("/dev/termination-log", "/dev/termination-log"),
+        "websocket_close_code": ("3001", 3001),
         "secure_port": ("8443", 8443),
         "metadata": ("version=3", {"version": "3"}),
         **dict.fromkeys(["livez_path", "readyz_path", *PAGES], ("/live", "/live")),

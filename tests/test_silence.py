@@ -35,6 +35,23 @@ def test_less_risk_and_a_longer_wait_ask_for_longer_silence(gaps, risk, other, w
     assert needed >= max(3, 2 * max(gaps, default=0))
 
 
+@given(GAPS, RISKS, st.floats(0, 5000), st.floats(0, 5000))
+def test_who_is_known_for_longer_may_have_had_odd_pauses(gaps, risk, known, longer):
+    """A pause that cannot be judged is forgiven or is not; it makes no silence longer."""
+    needed = needed_silence(gaps, WAIT, risk, known=known + longer)
+    assert needed <= needed_silence(gaps, WAIT, risk, known=known)
+    assert needed >= max(3, 2 * max(gaps, default=0))
+
+
+def test_an_odd_pause_does_not_keep_the_wait():
+    """A collection of two seconds in an hour; a long one does, and pauses that fill the time are none that are odd."""
+    calls = [0.1] * 30
+    assert needed_silence([*calls, 2.0], WAIT, 0.001, known=3600) == 4
+    assert needed_silence([*calls, 2.0], WAIT, 0.001, known=30) == math.inf
+    assert needed_silence([*calls, *[2.0] * 7], WAIT, 0.001, known=270) == math.inf
+    assert needed_silence([*calls, 3.1], WAIT, 0.001, known=3600) == math.inf
+
+
 @given(GAPS, RISKS, st.floats(1, 100))
 def test_a_slower_caller_is_given_as_much_more_time(gaps, risk, factor):
     """The judgement has no time scale of its own: ten times the gaps in ten times the wait, ten times the silence."""
@@ -213,6 +230,22 @@ def test_names_reach_people_printable_and_short():
         table = Callers()
         regular(table, name)
         assert table.judge(0.0, WAIT, RISK).last == told
+
+
+def test_people_are_told_for_whom_the_wait_stands():
+    """One line, whatever the reason."""
+    table = Callers(most=4)
+    assert str(table.judge(0.0, WAIT, RISK)) == "nobody has called whom silence could tell of"
+    regular(table, "rare", every=1000, until=-500)
+    regular(table)
+    assert str(table.judge(0.0, WAIT, RISK)) == "1 caller waited for, 10.0.0.1 longest; 1 too rare to judge"
+    table.note("new", 0.0)
+    told = "2 callers waited for, of whom new called too few times or too irregularly; 1 too rare to judge"
+    assert str(table.judge(0.0, WAIT, RISK)) == told
+    for name in "abc":
+        table.note(name, 0.5)
+    table.note("d", 1.0)
+    assert str(table.judge(0.0, WAIT, RISK)) == "more callers than the 4 that are kept"
 
 
 def test_threads_may_note_at_the_same_time():

@@ -1,6 +1,8 @@
 """Event streams in the drain: a clean last chunk, whatever produces the events; everything else goes on to its end."""
 
 import asyncio
+import contextlib
+from typing import Any
 
 import anyio
 import pytest
@@ -9,11 +11,20 @@ from graceful.http.asgi import GracefulMiddleware
 from graceful.http.streams import is_event_stream
 from tests.services import FakeService
 
-START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+HEADERS = [(b"content-type", b"text/event-stream")]
+START = {"type": "http.response.start", "status": 200, "headers": HEADERS}
 LAST = {"type": "http.response.body", "body": b"", "more_body": False}
 SCOPE = {
-    **{"type": "http", "http_version": "1.1", "method": "GET", "path": "/events", "root_path": "", "headers": []},
-    **{"query_string": b"", "scheme": "http", "server": ("t", 80), "client": ("127.0.0.1", 1)},
+    "type": "http",
+    "http_version": "1.1",
+    "method": "GET",
+    "path": "/events",
+    "root_path": "",
+    "headers": [],
+    "query_string": b"",
+    "scheme": "http",
+    "server": ("t", 80),
+    "client": ("127.0.0.1", 1),
 }
 
 
@@ -30,6 +41,7 @@ class Exchange:
         self.app = GracefulMiddleware(http_only(app), self.service)
         self.scope = SCOPE | {"asgi": {"version": "3.0", "spec_version": spec_version}}
         self.complete = anyio.Event()
+        self._changed = anyio.Event()
         self.may_send = anyio.Event()
         if not slow:
             self.may_send.set()
@@ -51,9 +63,15 @@ class Exchange:
         if self.complete.is_set():
             raise RuntimeError("Unexpected ASGI message, after response already completed")
         self.sent.append(message)
+        self._changed.set()
+        self._changed = anyio.Event()
         await self.may_send.wait()
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.complete.set()
+
+    async def until_sent(self, count):
+        while len(self.sent) < count:
+            await self._changed.wait()
 
 
 async def ignore(_):
@@ -143,8 +161,7 @@ def test_one_that_sends_on_for_ever_is_ended(backend):
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(exchange.run)
-                while len(exchange.sent) < 4:
-                    await anyio.sleep(0.001)
+                await exchange.until_sent(4)
                 exchange.service.drain()
         return exchange.sent
 
@@ -201,7 +218,7 @@ def test_a_finite_stream_goes_on_to_its_end(backend):
 
 def test_what_comes_after_a_complete_stream_is_left_alone(backend):
     """A background task that runs on after the last event: neither a second end nor a cancellation."""
-    ran = []
+    ran: list[Any] = []
 
     async def app(scope, receive, send):
         ran.append(anyio.Event())
@@ -278,10 +295,8 @@ def test_the_servers_task_is_not_left_cancelled():
     """It goes on after the application has ended, also where that kept the cancellation to itself (asyncio)."""
 
     async def swallows(scope, receive, send):
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await idle(scope, receive, send)
-        except asyncio.CancelledError:
-            pass
 
     async def main(app):
         exchange = Exchange(app)
@@ -292,7 +307,7 @@ def test_the_servers_task_is_not_left_cancelled():
                 20
             ):  # which counts the cancellations asked for, and would be told a wrong number
                 await asyncio.sleep(0)
-            return asyncio.current_task().cancelling()
+            return task.cancelling()
 
         task = asyncio.create_task(serve())
         await anyio.wait_all_tasks_blocked()
@@ -352,8 +367,7 @@ def play_asyncio_only(app):
         exchange = Exchange(app)
         async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
             tasks.create_task(exchange.run())
-            while len(exchange.sent) < 2:
-                await asyncio.sleep(0.001)
+            await exchange.until_sent(2)
             exchange.service.drain()
         assert len(exchange.service.work) == len(exchange.service.long_connections) == 0
         return exchange.sent
@@ -381,7 +395,7 @@ def test_headers_that_can_be_read_once_only():
     """ASGI asks for an iterable; the server still gets them all."""
 
     async def app(scope, receive, send):
-        await send(START | {"headers": iter(START["headers"])})
+        await send(START | {"headers": iter(HEADERS)})
         await anyio.sleep_forever()
 
     assert play("asyncio", app, drain).sent == [START, LAST]

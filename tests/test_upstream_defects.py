@@ -11,6 +11,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import types
 import warnings
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -431,3 +433,13 @@ def test_j_proxies_of_the_environment_are_used(monkeypatch: pytest.MonkeyPatch) 
             asyncio.run(eureka_basic.status_update("http://eureka.example/eureka", *KEY, 1))
         asked = list(proxy.requests)
     check_still_there("j", "HTTP_PROXY is ignored", "transport.py (proxies only if asked)", asked)
+
+
+def test_the_page_names_tests_that_are_there() -> None:
+    """Which test holds a defect off is said on the page, and a test that is renamed would leave it behind."""
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "explanation" / "eureka-troubles.md").read_text()
+    there = "".join(path.read_text() for path in (root / "tests").glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", page)
+    assert len(named) > 20
+    assert [name for name in named if f"def {name}(" not in there] == []

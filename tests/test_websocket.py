@@ -22,9 +22,10 @@ class Peer:
         self.sent = []
         self.app = GracefulMiddleware(app, self.service)
         self.fails_to_close = fails_to_close
-        self.says, self._said = anyio.create_memory_object_stream(10)
+        self.says, self._said = anyio.create_memory_object_stream[dict[str, str]](10)
         self.says.send_nowait({"type": "websocket.connect"})
         self.accepted = anyio.Event()
+        self._changed = anyio.Event()
 
     async def run(self):
         with self.says, self._said:
@@ -35,8 +36,14 @@ class Peer:
         if message["type"] == "websocket.close" and self.fails_to_close:
             raise RuntimeError("Unexpected ASGI message 'websocket.close', after the peer has closed")
         self.sent.append(message)
+        self._changed.set()
+        self._changed = anyio.Event()
         if message["type"] == "websocket.accept":
             self.accepted.set()
+
+    async def until_sent(self, count):
+        while len(self.sent) < count:
+            await self._changed.wait()
 
     @property
     def heard(self):
@@ -149,8 +156,7 @@ def play_ticking(backend, app):
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(peer.run)
-                while len(peer.heard) < 3:
-                    await anyio.sleep(0.001)
+                await peer.until_sent(4)
                 peer.service.drain()
         assert len(peer.service.work) == 0
         return peer.heard
@@ -374,8 +380,15 @@ def test_starlette_is_content(backend):
     async def main():
         peer = Peer(Starlette(routes=[WebSocketRoute("/chat", chat)]))
         scope = {
-            **{"type": "websocket", "path": "/chat", "root_path": "", "headers": [], "query_string": b""},
-            **{"scheme": "ws", "server": ("t", 80), "client": ("127.0.0.1", 1), "subprotocols": []},
+            "type": "websocket",
+            "path": "/chat",
+            "root_path": "",
+            "headers": [],
+            "query_string": b"",
+            "scheme": "ws",
+            "server": ("t", 80),
+            "client": ("127.0.0.1", 1),
+            "subprotocols": [],
         }
         with anyio.fail_after(20), peer.says, peer._said:
             async with anyio.create_task_group() as tasks:

@@ -216,17 +216,17 @@ def test_scope_is_a_hash_of_the_given_one() -> None:
 
 
 @pytest.mark.parametrize("where", ["abstract", "file"])
-def test_discovery_finds_the_listening_of_the_own_scope_only(where: str, tmp_path: Path) -> None:
+def test_discovery_finds_the_listening_of_the_own_scope_only(where: str, short_path: Path) -> None:
     """Another scope, a client's end, and a name that is no pid are not found."""
     environ = {"GRACEFUL_SCOPE": f"discover-{os.getpid()}"}
     if where == "file":
-        environ["GRACEFUL_RUNTIME_DIR"] = f"{tmp_path}/"
+        environ["GRACEFUL_RUNTIME_DIR"] = f"{short_path}/"
     address = rendezvous.own_address(environ)
     other = rendezvous.own_address(environ | {"GRACEFUL_SCOPE": "other"})
     assert address is not None
     assert other is not None
     assert rendezvous.discover(environ) == []
-    strange = address.replace(str(os.getpid()), "12x") if where == "abstract" else str(tmp_path / "notes.sock")
+    strange = address.replace(str(os.getpid()), "12x") if where == "abstract" else str(short_path / "notes.sock")
     with listen(address) as listener, listen(other), listen(strange), socket.socket(socket.AF_UNIX) as client:
         client.connect(address)
         accepted, _ = listener.accept()

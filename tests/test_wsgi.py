@@ -2,6 +2,7 @@
 
 import io
 import threading
+from typing import Any
 from wsgiref.handlers import SimpleHandler
 from wsgiref.util import FileWrapper, is_hop_by_hop, setup_testing_defaults
 from wsgiref.validate import validator
@@ -46,7 +47,7 @@ class BodyWithLength(Body):
 
 
 def environment(path="/", **more):
-    environ = {}
+    environ: dict[str, Any] = {}
     setup_testing_defaults(environ)
     return environ | {"PATH_INFO": path, "QUERY_STRING": ""} | more
 
@@ -56,7 +57,7 @@ class Answer:
 
     def __init__(self, service, app=hello, *, path="/", environ=None, **options):
         self.status, self.headers = "", []
-        self.body = WsgiMiddleware(app, service, **options)(environment(path, **(environ or {})), self._start)
+        self.body: Any = WsgiMiddleware(app, service, **options)(environment(path, **(environ or {})), self._start)
 
     def _start(self, status, headers, exc_info=None):
         self.status, self.headers = status, headers
@@ -186,7 +187,7 @@ def test_a_file_goes_in_the_servers_own_wrapper(wrapper):
 def test_a_wrapper_that_is_no_type():
     """A server may give a function."""
     service = FakeService()
-    answer = Answer(service, environ={"wsgi.file_wrapper": lambda file, size=0: iter(file)}).close()
+    answer = Answer(service, environ={"wsgi.file_wrapper": lambda file, _=0: iter(file)}).close()
     assert (answer.code, len(service.work)) == (200, 0)
 
 
@@ -290,13 +291,12 @@ def test_both_sides_keep_the_contract(phase, path, method):
 def test_many_threads():
     """Each request is counted in and out, in whatever thread."""
     service = FakeService()
-    app = WsgiMiddleware(hello, service)
     start = threading.Barrier(8)
 
     def serve():
         start.wait(20)
         for _ in range(200):
-            app(environment(), lambda *_: None).close()
+            Answer(service).close()
 
     threads = [threading.Thread(target=serve) for _ in range(8)]
     for thread in threads:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from graceful.core.caches import seconds_of
+
+if TYPE_CHECKING:
+    from graceful.core.caches import CacheChain
 
 __all__ = ["KUBERNETES_DEFAULT_GRACE", "Budget", "BudgetError", "Plan", "share_of"]
 
@@ -12,6 +17,7 @@ KUBERNETES_DEFAULT_GRACE: Final = 30.0
 """Seconds that a pod gets where `terminationGracePeriodSeconds` is not set (Kubernetes API, PodSpec)."""
 
 _LONGEST: Final = 86_400.0
+_PARTS: Final = ("announce", "propagation", "drain", "cleanup", "deregister", "margin")
 _SIGTERM_DELAY: Final = 2.0
 """Seconds within which the kubelet sends SIGTERM after its hook has ended, on a busy node too."""
 
@@ -31,6 +37,7 @@ class Plan:
         cleanup: upper bound for all cleanup callbacks together.
         deregister: upper bound for deleting the instance and confirming that it is absent.
         margin: left for the server's own stop and for the platform.
+        caches: what `propagation` is made of; None where it was set as a whole, or where there are no such caches.
 
     Raises:
         BudgetError: if a part is negative, not finite, or longer than a day.
@@ -42,13 +49,14 @@ class Plan:
     cleanup: float = 5.0
     deregister: float = 3.0
     margin: float = 2.0
+    caches: CacheChain | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for part in _PARTS:
+            value = getattr(self, part)
             if not (math.isfinite(value) and 0 <= value <= _LONGEST):
                 raise BudgetError(
-                    f"{field.name} is {value}s; expected between 0 and {_LONGEST:.0f} seconds (a day): set it so"
+                    f"{part} is {value}s; expected between 0 and {_LONGEST:.0f} seconds (a day): set it so"
                 )
 
     @property
@@ -91,20 +99,20 @@ class Plan:
             return
         others = self.total - self.propagation
         instead = (
-            f"or bring propagation_delay down to {_seconds(grace_period - others)} "
+            f"or bring propagation_delay down to {seconds_of(grace_period - others)} "
             "(only if every caller's caches are that fast)"
             if self.propagation and grace_period >= others
             else "or shorten the timeouts"
         )
         raise BudgetError(
-            f"{self} does not fit grace_period {_seconds(grace_period)}; "
+            f"{self} does not fit grace_period {seconds_of(grace_period)}; "
             f"set terminationGracePeriodSeconds (and grace_period) to at least {self.grace_period}, {instead}"
         )
 
     def __str__(self) -> str:
         """`announce 5s + propagation 95s + … = 130s`."""
-        parts = " + ".join(f"{field.name} {_seconds(getattr(self, field.name))}" for field in fields(self))
-        return f"{parts} = {_seconds(self.total)}"
+        parts = " + ".join(f"{part} {seconds_of(getattr(self, part))}" for part in _PARTS)
+        return f"{parts} = {seconds_of(self.total)}"
 
 
 class Budget:
@@ -145,6 +153,19 @@ class Budget:
     def wait_until(self, now: float, *, since: float) -> float:
         """When the propagation wait that began at `since` is over, or the budget ends it."""
         return min(since + self.plan.propagation, self.latest_wait(now))
+
+    def wait_once_published(self, published: float, *, since: float) -> float:
+        """When the propagation wait is over, if it is known when the servers showed the change; never later than else.
+
+        Args:
+            published: the instant at which every server was seen to show the change to callers.
+            since: the instant from which the wait counts.
+        """
+        planned = since + self.plan.propagation
+        caches = self.plan.caches
+        if caches is None:
+            return planned
+        return min(planned, max(published + caches.after_server, since + caches.kubernetes))
 
     def latest_wait(self, now: float) -> float:
         """When the lame duck must end, whatever it waits for, so that the rest still has its time."""
@@ -192,7 +213,3 @@ def share_of(remaining: float, share: float, later: float, *, ratio: float | Non
     weight = share if ratio is None else ratio
     proportional = remaining * weight / (weight + later) if weight + later > 0 else remaining
     return max(0.0, min(share, max(remaining - later, proportional), remaining))
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3f}".rstrip("0").rstrip(".") + "s"

@@ -51,6 +51,7 @@ class Leave:
         budget: its time.
         skip_wait: whether the propagation wait is over before its time.
         may_drain: whether the lame duck ends with the propagation wait; after a hook it goes on until SIGTERM.
+        alone: whether this process leaves and its siblings serve on; None while that is not known.
     """
 
     trigger: Trigger
@@ -58,12 +59,15 @@ class Leave:
     budget: Budget
     skip_wait: bool = False
     may_drain: bool = field(init=False)
+    alone: bool | None = field(init=False)
     signum: signal.Signals | None = None
     _first_signal_at: float | None = None
     _interrupted: bool = False
 
     def __post_init__(self) -> None:
         self.may_drain = self.trigger is not Trigger.HOOK
+        # A hook runs once a container, and reaches all of its processes.
+        self.alone = False if self.trigger is Trigger.HOOK else None
         # A server that stops by itself has closed its listener: nobody can reach us any more.
         self.skip_wait = self.skip_wait or self.trigger in {Trigger.SIGINT, Trigger.SERVER}
 
@@ -92,6 +96,9 @@ class Leave:
             return Reaction.IGNORED
         if signum == signal.SIGINT:
             return self._interrupted_by_person(phase)
+        if self.alone:
+            # A parent that wants fewer workers says so every second until they are gone (gunicorn).
+            return Reaction.IGNORED
         if phase is not Phase.LAME_DUCK:
             # The first SIGTERM after a hook or a call may well come late, and is no second wish.
             return Reaction.IGNORED if first else Reaction.FORCE

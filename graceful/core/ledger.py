@@ -6,6 +6,7 @@ import math
 import re
 import threading
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from graceful.core.names import printable
@@ -13,7 +14,16 @@ from graceful.core.names import printable
 if TYPE_CHECKING:
     from graceful.core.budget import Plan
 
-__all__ = ["LateCaller", "LateLedger", "LateRequest", "LateRequests", "advise", "name_caller", "name_route"]
+__all__ = [
+    "LateCaller",
+    "LateLedger",
+    "LateRequest",
+    "LateRequests",
+    "advise",
+    "advise_observed",
+    "name_caller",
+    "name_route",
+]
 
 _LONGEST_PRODUCT: Final = 40
 _NAMED: Final = 10
@@ -130,15 +140,19 @@ class LateRequests:
         """How many came, served and refused."""
         return self.served + self.refused
 
-    def judging(self, wait: float, plan: Plan) -> LateRequests:
+    def judging(self, wait: float, plan: Plan, *, published: float | None = None) -> LateRequests:
         """The same with what it says about the wait.
 
         Args:
             wait: seconds for which the service waited, from the instant that ages count from.
             plan: what it had planned.
+            published: when every server showed the change, counted from the same instant, if the wait was shortened
+                because of that.
         """
-        advice = advise(self.last.age, wait, plan, refused=self.refused > 0) if self.last else None
-        return replace(self, wait=wait, advice=advice)
+        if self.last is None:
+            return replace(self, wait=wait)
+        judge = advise if published is None else partial(advise_observed, published=published)
+        return replace(self, wait=wait, advice=judge(self.last.age, wait, plan, refused=self.refused > 0))
 
     def judging_early_end(self, wait: float) -> LateRequests:
         """The same with what it says about a wait that was ended early: a longer one was planned already.
@@ -293,6 +307,35 @@ def advise(last_age: float, wait: float, plan: Plan, *, refused: bool) -> str | 
     longer = f"propagation_delay to at least {needed} s and {grace}" if needed > plan.propagation else grace
     held = f"{_seconds(wait)} of the {_seconds(plan.propagation)} planned" if shortened else _seconds(wait)
     return f"your wait is {held}, {'too short' if too_short else 'only just enough'}: raise {longer}"
+
+
+def advise_observed(last_age: float, wait: float, plan: Plan, *, published: float, refused: bool) -> str | None:
+    """The same for a wait that was shortened because every server was seen to show the change.
+
+    What was waited after that is no part of a longer plan: it is the sum of the callers' own caches, and a request up
+    to its very end is what they are set to do. Only one after it says that they are slower.
+
+    Args:
+        last_age: of the last late request, in seconds.
+        wait: seconds for which the service waited, counted from the same instant.
+        plan: what it had planned.
+        published: when every server showed the change, counted from the same instant.
+        refused: whether a request was refused.
+
+    Returns:
+        A sentence, or None if the wait was not seen to be too short.
+    """
+    if plan.caches is None or not (refused or last_age > wait):
+        return None
+    waited = wait - published
+    needed = max(math.ceil((last_age - published) / _ENOUGH), math.floor(waited) + 1)
+    delay = max(plan.propagation, plan.caches.server + needed)
+    grace = math.ceil(round(plan.total - plan.propagation + delay, 6))
+    return (
+        f"your wait was {_seconds(waited)} after every server showed the change, too short: raise "
+        f"eureka_client_fetch_delay and eureka_load_balancer_delay to at least {needed} s together and the grace "
+        f"period to at least {grace} s"
+    )
 
 
 def _count(number: int, what: str) -> str:

@@ -91,8 +91,8 @@ class Registry(Protocol):
     """Where callers look the service up. Every method runs on graceful's own event loop.
 
     No method raises for a registry that is down or refuses: that is a result, or a log record. The order of calls is
-    `start`, `serve`, `freeze`, `withdraw`, `keep_withdrawn`, `deregister`; a leave may begin before any of the first
-    two has ended or even begun.
+    `start`, `serve`, `freeze`, `withdraw`, `keep_withdrawn` with `until_published` beside it, `deregister`; a leave
+    may begin before any of the first two has ended or even begun.
     """
 
     @property
@@ -123,6 +123,17 @@ class Registry(Protocol):
 
     async def keep_withdrawn(self) -> None:
         """Retry the servers that did not verify and watch the others, until cancelled."""
+        ...
+
+    async def until_published(self) -> float:
+        """Wait until every server was seen to show the withdrawal to its callers.
+
+        Does not return, until cancelled, where that cannot be told for certain of every server: a server that shows it
+        late costs nothing but time, one that is believed too early costs requests.
+
+        Returns:
+            The instant of the event loop's clock at which the last server showed it.
+        """
         ...
 
     async def deregister(self, deadline: float) -> RegistryOutcome | None:

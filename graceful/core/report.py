@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from graceful.core.callbacks import CallbackRecord
     from graceful.core.inflight import Work
+    from graceful.core.obstacles import DeadlineReport
     from graceful.core.phases import Phase
     from graceful.core.registry import RegistryOutcome, ServerResult
     from graceful.core.silence import EarlyEnd
@@ -28,16 +29,19 @@ class DrainReport:
 
     Attributes:
         reason: what began it: `preStop hook`, `SIGTERM`, or the reason given to `drain()`.
+        alone: whether this process left and others of its pod serve on, so that the registry was not touched.
         durations: seconds spent in each phase, in order.
         late: the requests that came after the leave had begun, from callers that had not heard yet.
         early_end: that the wait was ended before its time, and on what evidence; None if it was not.
-        withdrawn: what came of OUT_OF_SERVICE, or None without a registry.
-        deregistered: what came of the deregistration; None without a registry, or where somebody else registers.
+        withdrawn: what came of OUT_OF_SERVICE, or None without a registry, or alone.
+        deregistered: what came of the deregistration; None without a registry, where somebody else registers, or where
+            it was left to other processes of the pod.
         calls: what came of every change that the registry was asked for in this life: one entry for each operation on
             each server.
         unfinished: what was still in flight when the drain ran out of time, oldest first.
         callbacks: how each of the user's callbacks went, in the order they ended.
         problems: what else went wrong, a sentence each.
+        deadline: who was in the way, if the leave or a part of it ran out of time.
         overdue: whether the process ended because its deadline was there or because it was forced.
         now: the instant of the report, from which the age of unfinished work is told.
     """
@@ -48,10 +52,12 @@ class DrainReport:
     early_end: EarlyEnd | None = None
     withdrawn: RegistryOutcome | None = None
     deregistered: RegistryOutcome | None = None
+    alone: bool = False
     calls: tuple[ServerResult, ...] = ()
     unfinished: tuple[Work, ...] = ()
     callbacks: tuple[CallbackRecord, ...] = ()
     problems: tuple[str, ...] = ()
+    deadline: DeadlineReport | None = None
     overdue: bool = False
     now: float = 0.0
 
@@ -75,7 +81,8 @@ class DrainReport:
     def __str__(self) -> str:
         """One paragraph for the log; names at most ten units of work."""
         spent = ", ".join(f"{phase.value} {seconds:.1f}s" for phase, seconds in self.durations.items() if phase.leaving)
-        parts = [f"left {'cleanly' if self.clean else 'UNCLEANLY'} after {self.reason} ({spent})"]
+        alone = ", alone" if self.alone else ""
+        parts = [f"left {'cleanly' if self.clean else 'UNCLEANLY'} after {self.reason}{alone} ({spent})"]
         refused = f", refused: {self.late.refused}" if self.late.refused else ""
         parts.append(f"late requests served: {self.late_requests}{refused}")
         if self.early_end is not None:
@@ -109,6 +116,7 @@ class DrainReport:
         """The report as plain values, for `extra=` of a log record and for JSON."""
         return {
             "reason": self.reason,
+            "alone": self.alone,
             "clean": self.clean,
             "overdue": self.overdue,
             "seconds": {phase.value: round(seconds, 3) for phase, seconds in self.durations.items()},

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import threading
+from bisect import bisect_left
 from dataclasses import dataclass
 from heapq import heappush, heappushpop
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Callers", "EarlyEnd", "EarlyEndRule", "Judgement", "needed_silence"]
 
 _KEPT: Final = 32
-"""Gaps that are kept of a caller, the longest: enough for a risk of one in a million callers without a large factor."""
+"""Gaps that are kept of a caller, the longest. With so many, a risk a hundred times smaller, or shared by a hundred
+times as many callers, makes the factor only 100 ** (1/31) = 1.16 times larger."""
 
 _FEWEST: Final = 8
 """Comparable gaps below which a caller is not judged: the next gap is longer than n before it once in n + 1 times, if
@@ -47,11 +49,15 @@ _LEAST_SILENCE: Final = 3.0
 """Seconds of silence that mean nothing, whoever calls: a connection whose first two SYN packets are lost is made after
 3 s (RFC 6298, chapter 2: 1 s, then doubled), and a garbage collection takes as long."""
 
+_ODD: Final = 0.05
+"""The part of its time that a caller may spend in odd pauses, which are not longer than the least silence and too few
+to be judged: one collection must not keep the wait of a whole hour. Bursts pause for most of the time."""
+
 _INSTANT: Final = 0.001
 """Seconds: gaps below are not told apart."""
 
 
-def needed_silence(gaps: Sequence[float], wait: float, risk: float) -> float:
+def needed_silence(gaps: Sequence[float], wait: float, risk: float, *, known: float = 0.0) -> float:
     """Seconds of silence that a caller which still calls as before keeps with probability `risk` at the most.
 
     At any moment of the whole wait, not at one that was chosen before: every gap of the wait is another chance to be
@@ -68,19 +74,34 @@ def needed_silence(gaps: Sequence[float], wait: float, risk: float) -> float:
         gaps: the longest gaps, in seconds and in any order.
         wait: seconds for which the caller may go on.
         risk: a probability.
+        known: seconds for which the caller has been known; the more, the more odd pauses it may have had.
 
     Returns:
         Infinite if the gaps are too few to be judged.
     """
-    longest = max(gaps, default=0.0)
-    pauses = [gap for gap in gaps if gap >= longest / _COMPARABLE]
-    if len(pauses) < _FEWEST:
+    pauses = _pauses(gaps, known)
+    if not pauses:
         return math.inf
-    shortest = min(pauses)
+    longest, shortest = max(gaps), pauses[0]
     chances = (wait + longest) / max(shortest, _INSTANT)
     excess = sum(gap - shortest for gap in pauses)
     tail = shortest + excess * (math.pow(chances / risk, 1 / (len(pauses) - 1)) - 1)
     return max(_LEAST_SILENCE, _MISSED_TICK * longest, tail)
+
+
+def _pauses(gaps: Sequence[float], known: float) -> list[float]:
+    """The longest gaps that are comparable and enough to be judged, in ascending order; none if there are no such."""
+    rest = sorted(gaps)
+    odd = 0.0
+    while rest:
+        alike = rest[bisect_left(rest, rest[-1] / _COMPARABLE) :]
+        if len(alike) >= _FEWEST:
+            return alike
+        odd += sum(alike)
+        if rest[-1] > _LEAST_SILENCE or odd > _ODD * known:
+            break
+        del rest[-len(alike) :]
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +133,18 @@ class Judgement:
     rare: int = 0
     last: str = ""
 
+    def __str__(self) -> str:
+        """`12 callers are waited for, 10.0.3.7 longest; 3 too rare to judge`."""
+        if not self.judged:
+            who = "nobody has called whom silence could tell of"
+        elif not self.last:
+            who = f"more callers than the {self.judged} that are kept"
+        elif math.isinf(self.at):
+            who = f"{_callers(self.judged)} waited for, of whom {self.last} called too few times or too irregularly"
+        else:
+            who = f"{_callers(self.judged)} waited for, {self.last} longest"
+        return f"{who}; {self.rare} too rare to judge" if self.rare else who
+
 
 @dataclass(frozen=True, slots=True)
 class EarlyEnd:
@@ -133,7 +166,7 @@ class EarlyEnd:
 
     def __str__(self) -> str:
         """`early end after 21.4 s: 12 callers silent, the last of them 10.0.3.7; 3 too rare to judge`."""
-        silent = f"{self.silent} caller{'' if self.silent == 1 else 's'} silent"
+        silent = f"{_callers(self.silent)} silent"
         last = f"{', the last of them' if self.silent > 1 else ':'} {self.last}"
         rare = f"; {self.rare} too rare to judge" if self.rare else ""
         return f"early end after {self.after:.1f} s: {silent}{last}{rare}"
@@ -174,9 +207,9 @@ class _Caller:
             heappushpop(self.gaps, gap)
             self.floor = self.gaps[0]
 
-    def longest(self) -> tuple[list[float], list[float]]:
-        """Copies of what is kept of both periods."""
-        return self.before.copy(), self.gaps.copy()
+    def told(self) -> tuple[float, float, list[float]]:
+        """Its last instant, the seconds for which it is known, and the gaps that are kept."""
+        return self.last, self.last - self.known, self.before + self.gaps
 
     def is_rare(self, since: float, wait: float) -> bool:
         """Whether nothing was heard of it for a whole wait, and in most of its time nothing would be.
@@ -250,17 +283,21 @@ class Callers:
         with self._lock:
             known = [(name, each) for name, each in self._callers.items() if since - each.last <= 2 * self._period]
             # Only copied here: a request may wait for this lock.
-            judged = [(name, each.last, each.longest()) for name, each in known if not each.is_rare(since, wait)]
+            judged = [(name, *each.told()) for name, each in known if not each.is_rare(since, wait)]
         rare = len(known) - len(judged)
         if not judged or self._forgot_one_of >= since - wait:
             return Judgement(math.inf, len(judged), rare)
         share = risk / len(judged)
         ends = [
-            (max(since, last) + needed_silence(sorted(before + gaps)[-_KEPT:], wait, share), name)
-            for name, last, (before, gaps) in judged
+            (max(since, last) + needed_silence(sorted(gaps)[-_KEPT:], wait, share, known=span), name)
+            for name, last, span, gaps in judged
         ]
         at, name = max(ends, key=lambda each: each[0])
         return Judgement(at, len(judged), rare, _for_people(name))
+
+
+def _callers(number: int) -> str:
+    return f"{number} caller{'' if number == 1 else 's'}"
 
 
 def _for_people(name: str | bytes) -> str:

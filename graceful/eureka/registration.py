@@ -14,7 +14,7 @@ from graceful.eureka.backoff import pauses
 from graceful.eureka.refusal import REFUSALS
 from graceful.eureka.rest import EurekaError, Server, Status
 from graceful.eureka.sleeping import Sleeper
-from graceful.eureka.status import REPLICATION_DELAY, StatusManager, now_ms
+from graceful.eureka.status import REPLICATION_DELAY, UNANSWERED_DELAY, StatusManager, now_ms
 from graceful.eureka.tls import default_context
 from graceful.eureka.transport import NotSentError
 from graceful.eureka.trying import trying
@@ -37,9 +37,6 @@ logger = logging.getLogger("graceful.eureka")
 # just confirmed it as UP says nothing: the first heartbeat finds out soon, all others come at their interval.
 _FIRST_HEARTBEAT = 2.0
 
-# So long a server that gave no answer may take to do what it was told: a garbage collection, a full queue.
-_UNANSWERED_DELAY = 5.0
-
 
 class EurekaRegistration:
     """The registry of the coordinator, for an instance that graceful itself registers.
@@ -55,6 +52,7 @@ class EurekaRegistration:
         try_timeout: the upper bound in seconds of one call to one server.
         recheck_interval: the longest pause in seconds between two looks at a server while withdrawn.
         clear_timeout: the upper bound in seconds for clearing what a former life left behind, in `start`.
+        cache_interval: of the servers' response cache, in seconds, for `until_published`; None if it is not asked for.
         clear_former: whether that is cleared at all. False leaves a lease as it is until it is renewed, and an
             OUT_OF_SERVICE in force: for operators who set it by hand, and to take a running registration over.
         make_ssl_context: gives the context for https servers; by default one that trusts the system's authorities.
@@ -75,6 +73,7 @@ class EurekaRegistration:
         try_timeout: float = 1.5,
         recheck_interval: float = 5.0,
         clear_timeout: float = 5.0,
+        cache_interval: float | None = None,
         clear_former: bool = True,
         make_ssl_context: Callable[[], ssl.SSLContext] = default_context,
         proxies: Proxies | None = None,
@@ -98,6 +97,7 @@ class EurekaRegistration:
             instance.app,
             instance.instance_id,
             recheck_interval=recheck_interval,
+            cache_interval=cache_interval,
             random=self._random,
             journal=self._journal,
         )
@@ -118,6 +118,11 @@ class EurekaRegistration:
     def announced(self) -> bool:
         """Whether an UP was at least tried in this life."""
         return self._announced
+
+    @property
+    def shared_as(self) -> str:
+        """What is registered: the processes of one container that say the same here speak for one instance."""
+        return f"{self._instance.app}/{self._instance.instance_id}"
 
     @property
     def calls(self) -> tuple[ServerResult, ...]:
@@ -150,6 +155,12 @@ class EurekaRegistration:
             else:
                 await self._sleeper.sleep(next(waits))
 
+    def take_over(self) -> None:
+        """What the servers have is this life's, announced by another process: `serve` clears nothing of it."""
+        self._uncleared = set()
+        # An override that is there now is an operator's, or will be gone with the leave it belongs to.
+        self._may_clear_override = False
+
     def freeze(self) -> None:
         """End announcing for good: no registration and no heartbeat is sent any more. Thread-safe, idempotent.
 
@@ -164,9 +175,21 @@ class EurekaRegistration:
         self.freeze()
         return await self._status.withdraw(deadline, settled=lambda: not self._announcing)
 
+    async def see_withdrawn(self, deadline: float) -> RegistryOutcome:
+        """Read, and change nothing, until every server has the instance out of service, or `deadline`."""
+        return await self._status.see_withdrawn(deadline)
+
+    async def see_absent(self, deadline: float) -> RegistryOutcome:
+        """Read, and change nothing, until the instance is absent from every server, or `deadline`."""
+        return await self._status.see_absent(deadline)
+
     async def keep_withdrawn(self) -> None:
         """Retry the servers that did not verify and look after the others, until cancelled."""
         await self._status.keep_withdrawn()
+
+    async def until_published(self) -> float:
+        """Wait until every server shows the withdrawal to its callers; for ever, if that is not certain of each."""
+        return await self._status.until_published()
 
     async def deregister(self, deadline: float) -> RegistryOutcome:
         """Freeze, delete the instance from every server, and confirm that it is absent, by `deadline`."""
@@ -210,7 +233,7 @@ class EurekaRegistration:
             raise
         finally:
             self._announcing = False
-            self._status.unsettle(REPLICATION_DELAY if answered else _UNANSWERED_DELAY)
+            self._status.unsettle(REPLICATION_DELAY if answered else UNANSWERED_DELAY)
 
     async def _renew(self, server: Server) -> None:
         instance = self._instance

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from contextlib import suppress
 from enum import StrEnum
-from functools import partial
-from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 import anyio.to_thread
 
 from graceful.eureka.address import ServerAddress
+from graceful.eureka.basic import load_basic, quote_segment, record_of
+from graceful.eureka.instances import up_instances
 from graceful.eureka.refusal import REFUSALS, why_changes_are_refused, why_reading_is_refused
 from graceful.eureka.tls import default_context
 from graceful.eureka.transport import EurekaError, Request, Transport
@@ -20,15 +19,13 @@ from graceful.eureka.transport import EurekaError, Request, Transport
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
+    from types import ModuleType
 
     from graceful.eureka.instance import Instance
+    from graceful.eureka.instances import ServiceInstance
     from graceful.eureka.proxy import Proxies
 
-__all__ = ["EurekaError", "Server", "Status", "View"]
-
-
-# A whole path segment: a slash would make it two.
-_quote = partial(quote, safe="")
+__all__ = ["EurekaError", "Server", "Status", "View", "status_of"]
 
 
 class Status(StrEnum):
@@ -97,6 +94,14 @@ class Server:
         """
         self._transport.close()
 
+    async def prepare(self) -> None:
+        """Import what changes need, now and not when there is no time: with little CPU it takes seconds.
+
+        A failure shows with the first change.
+        """
+        with suppress(Exception):
+            await self._load()
+
     async def register(self, instance: Instance, dirty_timestamp: int) -> None:
         """Register `instance` as UP.
 
@@ -108,7 +113,7 @@ class Server:
             EurekaError: the server did not take it, or may not have.
         """
         key = (instance.app, instance.instance_id)
-        await self._change(key, lambda basic, path: basic.register(path, _record(basic, instance, dirty_timestamp)))
+        await self._change(key, lambda basic, path: basic.register(path, record_of(basic, instance, dirty_timestamp)))
 
     async def heartbeat(self, app: str, instance_id: str, dirty_timestamp: int) -> None:
         """Renew the lease.
@@ -192,17 +197,69 @@ class Server:
         except EurekaError as error:
             if error.status == 404:
                 return None
-            if error.status in REFUSALS:
-                reason = why_reading_is_refused(error.status, with_credentials=self._has_credentials)
-                raise self._transport.error(reason, error.status) from error
-            raise
+            raise self._reading_error(error) from error
         view = _view_in(answer.body_text, instance_id)
         if view is None:
             raise self._transport.error("the answer is not the instance that was asked for (is this Eureka?)")
         return view
 
     def _target(self, app: str, instance_id: str) -> str:
-        return f"{self._address.path}/apps/{_quote(app)}/{_quote(instance_id)}"
+        return f"{self._address.path}/apps/{quote_segment(app)}/{quote_segment(instance_id)}"
+
+    async def instances(self, app: str) -> tuple[ServiceInstance, ...]:
+        """The instances of an application that are UP, through the server's cache; empty if it does not know it.
+
+        Args:
+            app: the application's name in upper case, as Eureka spells it.
+
+        Raises:
+            EurekaError: the server did not say.
+        """
+
+        async def look_up(basic: Any, path: str) -> tuple[ServiceInstance, ...]:
+            application = await basic.get_application(path, app)
+            if application is None or application.name != app:
+                raise self._transport.error("the answer is not the service that was asked for (is this Eureka?)")
+            return up_instances(application)
+
+        try:
+            found: tuple[ServiceInstance, ...] = await self._ask(look_up)
+        except EurekaError as error:
+            if error.status == 404:
+                return ()
+            raise self._reading_error(error) from error
+        return found
+
+    def _reading_error(self, error: EurekaError) -> EurekaError:
+        if error.status not in REFUSALS:
+            return error
+        reason = why_reading_is_refused(error.status, with_credentials=self._has_credentials)
+        return self._transport.error(reason, error.status)
+
+    async def get(self, path: str, accept: str) -> str:
+        """What the server says under a path, as text.
+
+        Args:
+            path: below the base URL, quoted, e.g. `apps/ORDERS`.
+            accept: the media type.
+
+        Raises:
+            EurekaError: it was not a 2xx answer.
+        """
+        request = Request(f"{self._address.path}/{path}", {"Accept": accept})
+        return (await self._transport.urlopen(request)).body_text
+
+    def error(self, reason: str) -> EurekaError:
+        """An error of this server, for an answer that makes no sense."""
+        return self._transport.error(reason)
+
+    async def addresses(self) -> int:
+        """How many addresses the server's name has; 0 if it is reached through a proxy, which looks for itself.
+
+        Raises:
+            EurekaError: they cannot be looked up in time.
+        """
+        return await self._transport.addresses()
 
     @property
     def _has_credentials(self) -> bool:
@@ -228,32 +285,17 @@ class Server:
 
     async def _ask(self, call: Callable[[Any, str], Awaitable[Any]]) -> Any:
         try:
-            if self._basic is None:
-                self._basic = await anyio.to_thread.run_sync(_load_basic, self._transport, abandon_on_cancel=True)
-            return await call(self._basic, self._address.path)
+            return await call(await self._load(), self._address.path)
         except EurekaError:
             raise
         except Exception as error:
             # Whatever goes wrong on the way is this server's failure, and must not keep the others from being asked.
             raise self._transport.error(f"the call fails ({type(error).__name__})") from error
 
-
-def _load_basic(transport: Transport) -> ModuleType:
-    """A copy of `eureka_basic` that speaks through `transport`.
-
-    py_eureka_client has one HTTP client for the whole process, and replacing it would change a user's own Eureka client
-    too; a second copy of the module has globals of its own.
-    """
-    spec = importlib.util.find_spec("py_eureka_client.eureka_basic")
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError("py_eureka_client.eureka_basic is not there: reinstall py-eureka-client")
-    basic: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(basic)
-    basic.http_client = SimpleNamespace(HttpRequest=Request, http_client=transport)
-    # Theirs leaves a slash as it is, and an instance id with one would be another path.
-    basic.quote = _quote
-    module: ModuleType = basic
-    return module
+    async def _load(self) -> Any:
+        if self._basic is None:
+            self._basic = await anyio.to_thread.run_sync(load_basic, self._transport, abandon_on_cancel=True)
+        return self._basic
 
 
 def _view_in(text: str, instance_id: str) -> View | None:
@@ -263,36 +305,14 @@ def _view_in(text: str, instance_id: str) -> View | None:
         if instance["instanceId"] != instance_id:
             return None
         override = instance.get("overriddenStatus", Status.UNKNOWN)
-        known = instance["status"] in Status.__members__
-        return View(
-            Status(instance["status"]) if known else Status.UNKNOWN,
-            # An instance without an override says UNKNOWN.
-            Status(override) if override in Status.__members__ and override != Status.UNKNOWN else None,
-        )
+        # An instance without an override says UNKNOWN.
+        overridden = override in Status.__members__ and override != Status.UNKNOWN
+        return View(status_of(instance), Status(override) if overridden else None)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _record(basic: Any, instance: Instance, dirty_timestamp: int) -> Any:
-    """`instance` in py_eureka_client's terms."""
-    return basic.Instance(
-        instanceId=instance.instance_id,
-        app=instance.app,
-        hostName=instance.hostname,
-        ipAddr=instance.ip,
-        port=basic.PortWrapper(port=instance.port, enabled=instance.port_enabled),
-        securePort=basic.PortWrapper(port=instance.secure_port, enabled=instance.secure_port_enabled),
-        vipAddress=instance.vip,
-        secureVipAddress=instance.secure_vip,
-        homePageUrl=instance.home_url,
-        statusPageUrl=instance.status_url,
-        healthCheckUrl=instance.health_url,
-        secureHealthCheckUrl=instance.secure_health_url,
-        status=Status.UP,
-        leaseInfo=basic.LeaseInfo(
-            renewalIntervalInSecs=instance.renewal_interval, durationInSecs=instance.lease_duration
-        ),
-        metadata=dict(instance.metadata),
-        lastUpdatedTimestamp=dirty_timestamp,
-        lastDirtyTimestamp=dirty_timestamp,
-    )
+def status_of(instance: Any) -> Status:
+    """The status of an instance as the server's JSON has it."""
+    known = instance["status"] in Status.__members__
+    return Status(instance["status"]) if known else Status.UNKNOWN

@@ -18,6 +18,7 @@ from graceful.core.calls import CallJournal
 from graceful.core.registry import ServerResult, Verdict
 from graceful.eureka.backoff import pauses
 from graceful.eureka.broadcast import everywhere, once_settled, try_once
+from graceful.eureka.published import Publication
 from graceful.eureka.rest import EurekaError, Server, Status
 from graceful.eureka.trying import trying
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from graceful.core.registry import RegistryOutcome
     from graceful.eureka.broadcast import Attempt
 
-__all__ = ["REPLICATION_DELAY", "StatusManager", "now_ms"]
+__all__ = ["REPLICATION_DELAY", "UNANSWERED_DELAY", "StatusManager", "now_ms"]
 
 logger = logging.getLogger("graceful.eureka")
 
@@ -36,6 +37,9 @@ _WITHDRAWN = frozenset({None, Status.OUT_OF_SERVICE, Status.DOWN})
 
 REPLICATION_DELAY = 1.0
 """Seconds after which a peer has heard of a change if it ever will (0.1 to 0.6 s between two real servers)."""
+
+UNANSWERED_DELAY = 5.0
+"""Seconds that a server which gave no answer may take to do what it was told: a garbage collection, a full queue."""
 
 _LOOK_INTERVAL = 0.25
 """Seconds between two looks at a server while something may still be on its way to it."""
@@ -56,6 +60,7 @@ class StatusManager:
         app: the application's name.
         instance_id: the instance.
         recheck_interval: the longest pause in seconds between two looks at a server in `keep_withdrawn`.
+        cache_interval: of the servers' response cache, in seconds, for `until_published`; None if it is not asked for.
         random: shortens pauses, so that many instances do not retry in step.
         journal: where every try is entered.
     """
@@ -67,6 +72,7 @@ class StatusManager:
         instance_id: str,
         *,
         recheck_interval: float = 5.0,
+        cache_interval: float | None = None,
         random: Random | None = None,
         journal: CallJournal | None = None,
     ) -> None:
@@ -79,6 +85,7 @@ class StatusManager:
         self._random = random or Random()  # noqa: S311 - jitter is no secret
         self._journal = journal or CallJournal()
         self._withdrawn: set[Server] = set()
+        self._publication = Publication(self.servers, app, instance_id, interval=cache_interval, random=self._random)
         self._silent: set[Server] = set()
         self._settled_at = -math.inf
 
@@ -98,6 +105,12 @@ class StatusManager:
         """What came of every change so far."""
         return self._journal.told
 
+    async def prepare(self) -> None:
+        """Have everything there that a withdrawal needs: for those who change nothing before the leave."""
+        async with anyio.create_task_group() as tasks:
+            for server in self.servers:
+                tasks.start_soon(server.prepare)
+
     async def withdraw(self, deadline: float, settled: Callable[[], bool] = lambda: True) -> RegistryOutcome:
         """Set OUT_OF_SERVICE on every server and read it back; retry until every server is verified, or `deadline`.
 
@@ -111,6 +124,14 @@ class StatusManager:
         self._log("withdraw", "out of service", outcome)
         return outcome
 
+    async def see_withdrawn(self, deadline: float) -> RegistryOutcome:
+        """Read until every server has it absent, OUT_OF_SERVICE or DOWN, or `deadline`: another process changes it."""
+        return await self._everywhere("see withdrawn", self._see_withdrawal, deadline)
+
+    async def see_absent(self, deadline: float) -> RegistryOutcome:
+        """Read until it is absent from every server, or `deadline`: another process deletes it."""
+        return await self._everywhere("see absent", self._absence_seen, deadline)
+
     async def keep_withdrawn(self) -> None:
         """Retry the servers that did not verify, and look after the others, until cancelled.
 
@@ -120,6 +141,14 @@ class StatusManager:
         async with anyio.create_task_group() as tasks:
             for server in self.servers:
                 tasks.start_soon(self._keep_withdrawn_on, server)
+
+    async def until_published(self) -> float:
+        """Wait until every server shows the withdrawal to its callers; see `graceful.eureka.published`.
+
+        Beside `keep_withdrawn`, which sees to it that every server has it. Does not return, until cancelled, unless
+        that is certain of every server.
+        """
+        return await self._publication.until_published()
 
     async def deregister(self, deadline: float, settled: Callable[[], bool] = lambda: True) -> RegistryOutcome:
         """Delete the instance from every server and confirm that it is absent, or give up at `deadline`.
@@ -200,11 +229,20 @@ class StatusManager:
 
     async def _withdraw_once(self, server: Server) -> ServerResult:
         """One status change, and what the server says afterwards: the change's own answer proves nothing."""
+        await self._publication.look_first(server)
         refusal = ""
         try:
             await server.set_status(self._app, self._instance_id, Status.OUT_OF_SERVICE, now_ms())
         except EurekaError as error:
-            refusal = error.reason
+            refusal = f" (the status change: {error.reason})"
+        return await self._withdrawal_seen(server, refusal)
+
+    async def _see_withdrawal(self, server: Server) -> ServerResult:
+        """One look at what another process changes, and before it at what callers are shown: UP, if it is in time."""
+        await self._publication.look_first(server)
+        return await self._withdrawal_seen(server)
+
+    async def _withdrawal_seen(self, server: Server, remark: str = "") -> ServerResult:
         try:
             status = await self._read(server)
         except EurekaError as error:
@@ -212,10 +250,17 @@ class StatusManager:
             return ServerResult(server.name, verified=False, detail=error.reason)
         if status in _WITHDRAWN:
             self._withdrawn.add(server)
+            self._publication.withdrawn(server)
             return ServerResult(server.name, verified=True, detail=status or "absent")
         self._withdrawn.discard(server)
-        answer = f" (the status change: {refusal})" if refusal else ""
-        return ServerResult(server.name, verified=False, detail=f"{status}{answer}")
+        return ServerResult(server.name, verified=False, detail=f"{status}{remark}")
+
+    async def _absence_seen(self, server: Server) -> ServerResult:
+        try:
+            status = await self._read(server)
+        except EurekaError as error:
+            return ServerResult(server.name, verified=False, detail=error.reason)
+        return ServerResult(server.name, verified=status is None, detail=status or "absent")
 
     async def _keep_withdrawn_on(self, server: Server) -> None:
         waits = self._rechecks()

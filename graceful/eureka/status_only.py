@@ -31,6 +31,7 @@ class StatusOnly:
         app: the application's name.
         instance_id: the instance, as the other one registers it.
         clear_former: whether an OUT_OF_SERVICE of a former life is cleared.
+        cache_interval: of the servers' response cache, in seconds, for `until_published`; None if it is not asked for.
         interval: seconds between two looks at the instance while it serves.
         recheck_interval: the longest pause in seconds between two looks at a server while withdrawn.
         random: for jitter.
@@ -46,13 +47,22 @@ class StatusOnly:
         instance_id: str,
         *,
         clear_former: bool = True,
+        cache_interval: float | None = None,
         interval: float = 30.0,
         recheck_interval: float = 5.0,
         random: Random | None = None,
     ) -> None:
+        self.shared_as = f"{app}/{instance_id}"
+        """What is registered: processes of one container that say the same here look after one instance."""
         journal = CallJournal()
         self._status = StatusManager(
-            make_servers(), app, instance_id, recheck_interval=recheck_interval, random=random, journal=journal
+            make_servers(),
+            app,
+            instance_id,
+            recheck_interval=recheck_interval,
+            cache_interval=cache_interval,
+            random=random,
+            journal=journal,
         )
         self._watch = UpWatch(
             make_servers(),
@@ -75,7 +85,8 @@ class StatusOnly:
         return self._status.calls
 
     async def start(self) -> None:
-        """Nothing: what is there may be the other one's work, and clearing waits until the service is ready."""
+        """Clear nothing: what is there may be the other one's work. Only be prepared for the leave."""
+        await self._status.prepare()
 
     async def serve(self) -> None:
         """Clear the OUT_OF_SERVICE of a former life, and look after the instance, until cancelled or frozen."""
@@ -96,6 +107,10 @@ class StatusOnly:
         An absent instance may be registered any moment, without the override: it is withdrawn again.
         """
         await self._status.keep_withdrawn()
+
+    async def until_published(self) -> float:
+        """Wait until every server shows the withdrawal to its callers; for ever, if that is not certain of each."""
+        return await self._status.until_published()
 
     async def deregister(self, deadline: float) -> None:  # noqa: ARG002  the protocol's
         """Nothing but freeze: the registration is somebody else's."""

@@ -146,6 +146,30 @@ class Transport:
         finally:
             exchange.abandon()
 
+    async def addresses(self) -> int:
+        """How many addresses the server's name has, 0 if there is a proxy in between.
+
+        Raises:
+            EurekaError: they cannot be looked up in time.
+        """
+        if self._proxy is not None:
+            return 0
+        try:
+            with anyio.fail_after(self.timeout):
+                return await anyio.to_thread.run_sync(self._look_up, abandon_on_cancel=True, limiter=self._limiter)
+        except TimeoutError as error:
+            raise self.error(f"no answer in {self.timeout:g} s") from error
+
+    def _look_up(self) -> int:
+        self.enter()
+        try:
+            found = socket.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
+        except (OSError, ValueError) as error:
+            raise self.error(_reason(error)) from error
+        finally:
+            self.leave()
+        return len({target[0] for *_, target in found})
+
     def error(self, reason: str, status: int | None = None) -> EurekaError:
         """An error of this server, named without its credentials, and of the proxy that may be to blame."""
         way = f", through the proxy {self._proxy}" if self._proxy else ""

@@ -15,9 +15,12 @@ from aiohttp import web
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
+from graceful.core.names import name_peer, name_query
+from graceful.core.obstacles import Obstacle
 from graceful.http.saying import KUBELET, SHUTTING_DOWN
 from graceful.http.streams import is_event_stream
 from graceful.loops import Interruption, run_soon_here, spawn
+from graceful.stacks import stack_of_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -101,7 +104,7 @@ class AiohttpWiring:
         if not phase.accepts_work:
             return self._refuse(request)
         try:
-            key = service.enter(request.method, path)
+            key = service.enter_unit(_Request(request))
         except NotAcceptingError:
             return self._refuse(request)
         if phase.leaving:
@@ -147,6 +150,27 @@ class AiohttpWiring:
         connection.key = self._service.hold_open(
             lambda: soon(lambda: spawn(connection.end)), lambda: soon(connection.cut)
         )
+
+
+class _Request:
+    """A request as a unit of work: it keeps references, and is looked at only for a report."""
+
+    __slots__ = ("_request", "_task")
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._task = asyncio.current_task()
+
+    @property
+    def name(self) -> str:
+        return name_route(self._request.method, self._request.path)
+
+    def look(self, seconds: float, *, query: bool) -> Obstacle:
+        name = name_query(self.name, self._request.rel_url.raw_query_string if query else "")
+        transport = self._request.transport
+        peer = transport.get_extra_info("peername") if transport else None
+        frames, running = stack_of_task(self._task)
+        return Obstacle("request", name, seconds, name_peer(*peer) if isinstance(peer, tuple) else "", frames, running)
 
 
 class _LongConnection(ABC):

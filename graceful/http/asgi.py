@@ -13,15 +13,17 @@ import anyio
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
+from graceful.http.connection import Connection
 from graceful.http.lifespan import Lifespan
 from graceful.http.saying import KUBELET, SHUTTING_DOWN
 from graceful.http.streams import EventStream, is_event_stream
 from graceful.http.websocket import ClosingWebSocket
-from graceful.loops import Interruption, asyncio_task, run_soon_here
+from graceful.loops import Interruption, on_trio, run_soon_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from graceful.core.inflight import Unit
     from graceful.core.phases import Phase
     from graceful.draining import Draining
 
@@ -58,7 +60,7 @@ class Service(Protocol):
         """Set when the drain begins."""
         ...
 
-    def enter(self, *what: str) -> int:
+    def enter_unit(self, unit: Unit) -> int:
         """Take a request in; raises `NotAcceptingError` from the drain on."""
         ...
 
@@ -134,21 +136,23 @@ class GracefulMiddleware:
         self._others: dict[str, ASGIApp] = {"lifespan": self._lifespan, "websocket": self._websocket}
         self._run = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(  # noqa: C901  in one coroutine, and as little as can be: this is on the way of every request
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Serve one connection of the ASGI kind that `scope` names."""
         if self._notice:
             scope[NOTICE] = self.service.draining
         if scope["type"] != "http":
             await self._others.get(scope["type"], self.app)(scope, receive, send)
             return
-        # From here on in one coroutine, and as little as can be: this is on the way of every request.
         service, path = self.service, scope["path"]
         phase = service.phase
         if path in self._probes or not phase.accepts_work:
             await self._answer_alone(scope, send)
             return
+        connection = Connection(scope)
         try:
-            key = service.enter(scope["method"], path)
+            key = service.enter_unit(connection)
         except NotAcceptingError:
             await self._refuse(scope, send)
             return
@@ -167,7 +171,7 @@ class GracefulMiddleware:
                 elif type(headers) is not list:
                     message = {**message, "headers": (headers := list(headers))}  # it may be read once only
                 if is_event_stream(headers):
-                    streams.append(self._hold_open(send))
+                    streams.append(self._hold_open(send, connection))
                     return streams[0].send(message)
             return send(message)
 
@@ -187,11 +191,9 @@ class GracefulMiddleware:
             _cancel_scope.set(cancel_scope)
             await self.app(scope, receive, send)
 
-    def _hold_open(self, send: Send) -> EventStream:
-        # The task that sends: a framework that sends from another one than it was called in listens for the
-        # disconnect in the latter, and the server says that once the last chunk is sent.
-        target = asyncio_task() or _cancel_scope.get()
-        stream, soon = EventStream(send, Interruption(target)), run_soon_here()
+    def _hold_open(self, send: Send, connection: Connection) -> EventStream:
+        application = Interruption(_cancel_scope.get() if on_trio() else connection.task)
+        stream, soon = EventStream(send, application), run_soon_here()
         stream.key = self.service.hold_open(lambda: soon(stream.end), lambda: soon(stream.cut))
         return stream
 
@@ -213,7 +215,7 @@ class GracefulMiddleware:
         if phase.leaving:
             self._enter_late(scope, "WEBSOCKET", served=phase.accepts_work)
         try:
-            key = service.enter("WEBSOCKET", scope["path"]) if phase.accepts_work else None
+            key = service.enter_unit(Connection(scope)) if phase.accepts_work else None
         except NotAcceptingError:
             key = None
         if key is None:
@@ -250,7 +252,7 @@ class GracefulMiddleware:
         await _answer(scope, send, 503, SHUTTING_DOWN, True, self._retry_after)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if asyncio_task() is None:
+        if on_trio():
             self._run = self._run_in_cancel_scope
         await Lifespan(self.service, receive, send).run(self.app, scope)
 

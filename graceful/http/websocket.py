@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from graceful.http.saying import SHUTTING_DOWN
-from graceful.loops import Interruption, asyncio_task
+from graceful.loops import Interruption, current_task, on_trio
 
 if TYPE_CHECKING:
     from graceful.http.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -51,7 +51,7 @@ class ClosingWebSocket:
         self._ended = False
         # trio cancels a scope, asyncio the task.
         self._scope = anyio.CancelScope()
-        self._application = Interruption(asyncio_task() or self._scope)
+        self._application = Interruption(self._scope if on_trio() else current_task())
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Run the application; what it makes of the drain's end of its socket is no error."""

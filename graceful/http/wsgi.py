@@ -7,15 +7,20 @@ waitress answers 500 to an application that sends one. Where the server has a wa
 from __future__ import annotations
 
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
+from graceful.core.names import name_peer, name_query
+from graceful.core.obstacles import Obstacle
 from graceful.http.saying import KUBELET, SHUTTING_DOWN
+from graceful.stacks import stack_of_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from graceful.core.inflight import Unit
     from graceful.core.phases import Phase
 
     Environ: TypeAlias = dict[str, Any]
@@ -33,7 +38,7 @@ class WsgiService(Protocol):
         """The phase of the lifecycle."""
         ...
 
-    def enter(self, *what: str) -> int:
+    def enter_unit(self, unit: Unit) -> int:
         """Take a request in; raises `NotAcceptingError` from the drain on."""
         ...
 
@@ -90,7 +95,7 @@ class WsgiMiddleware:
         if not phase.accepts_work:
             return self._refuse(environ, method, path, start_response)
         try:
-            key = service.enter(method, path)
+            key = service.enter_unit(_Request(environ))
         except NotAcceptingError:
             return self._refuse(environ, method, path, start_response)
         if phase.leaving:
@@ -118,6 +123,26 @@ class WsgiMiddleware:
         if not agent.startswith(KUBELET):
             caller = name_caller(environ.get("REMOTE_ADDR") or None, agent)
             self.service.enter_late(caller, name_route(method, path), served=served)
+
+
+class _Request:
+    """A request as a unit of work: it keeps references, and is looked at only for a report."""
+
+    __slots__ = ("_environ", "_thread")
+
+    def __init__(self, environ: Environ) -> None:
+        self._environ = environ
+        self._thread = get_ident()
+
+    @property
+    def name(self) -> str:
+        return name_route(self._environ["REQUEST_METHOD"], self._environ.get("PATH_INFO", ""))
+
+    def look(self, seconds: float, *, query: bool) -> Obstacle:
+        environ = self._environ
+        name = name_query(self.name, environ.get("QUERY_STRING", "") if query else "")
+        peer = name_peer(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"))
+        return Obstacle("request", name, seconds, peer, stack_of_thread(self._thread))
 
 
 class _Counted:

@@ -1,16 +1,11 @@
 """An embedded Eureka: a small registry that answers as Spring Cloud Eureka Server does, for rehearsals and tests.
 
 In a test, `with EmbeddedEureka(cache_interval=1.0) as eureka` runs it in a thread. As a process of its own it is
-`python -m graceful.rehearsal.eureka --port 0 --cache-interval 30`, which prints its URL as soon as it accepts
-connections and ends with exit code 0 on SIGTERM or SIGINT. `POST /_faults` (the fields of
-[`Fault`][graceful.rehearsal.eureka_faults.Fault] as JSON), `DELETE /_faults`, `GET /_requests?method=&path=` and
-`DELETE /_requests` steer it then.
+`python -m graceful.rehearsal.eureka`; see [`main`][graceful.rehearsal.eureka_command.main].
 """
 
 from __future__ import annotations
 
-import argparse
-import signal
 import socket
 import sys
 import time
@@ -30,7 +25,7 @@ if TYPE_CHECKING:
     from graceful.rehearsal.eureka_changes import Change
     from graceful.rehearsal.eureka_messages import Answer, Request
 
-__all__ = ["EmbeddedEureka", "main"]
+__all__ = ["EVICTION_INTERVAL", "EmbeddedEureka"]
 
 # Spring Cloud Eureka's default, as is 30 s for the cache.
 EVICTION_INTERVAL = 60.0
@@ -57,11 +52,14 @@ class EmbeddedEureka:
         port: the port to listen on; 0 takes a free one.
         user: asks for basic auth with this user and `password`.
         password: see `user`.
+        csrf: refuses every change with 401, as a server does where Spring Security's CSRF protection was left on;
+            reading works. Needs `user`.
         on_change: called with every change that a client has made, in the server's thread; it must not block. An
             [`EmbeddedEurekaCluster`][graceful.rehearsal.eureka_cluster.EmbeddedEurekaCluster] passes them on.
+        peers: gives the URLs of the peers, for the status page.
 
     Raises:
-        ValueError: an interval is negative, or only one of user and password is given.
+        ValueError: an interval is negative, only one of user and password is given, or `csrf` without them.
         OSError: the address is in use or not of this machine.
     """
 
@@ -74,7 +72,9 @@ class EmbeddedEureka:
         port: int = 0,
         user: str | None = None,
         password: str | None = None,
+        csrf: bool = False,
         on_change: Callable[[Change], None] = lambda _change: None,
+        peers: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         if cache_interval < 0 or eviction_interval <= 0:
             raise ValueError(
@@ -83,11 +83,15 @@ class EmbeddedEureka:
             )
         if (user is None) != (password is None):
             raise ValueError("basic auth needs a user and a password: give both or none")
+        if csrf and user is None:
+            raise ValueError("CSRF protection comes with basic auth: give user and password, too")
         self.cache_interval = cache_interval
         self._eviction_interval = eviction_interval
         self._address = (host, port)
         self._credentials = None if user is None else (user, str(password))
+        self._csrf = csrf
         self._on_change = on_change
+        self._peers = peers
         self._faults = FaultPlan()
         self._log = RequestLog()
         self._running: ServerThread | None = None
@@ -133,8 +137,9 @@ class EmbeddedEureka:
             eviction_interval=self._eviction_interval,
             now=time.time(),
             on_change=self._on_change,
+            peers=self._peers,
         )
-        running = ServerThread(listener, node, self._faults, self._log, self._credentials)
+        running = ServerThread(listener, node, self._faults, self._log, self._credentials, csrf=self._csrf)
         running.launch()
         self._running = running
 
@@ -207,28 +212,7 @@ class EmbeddedEureka:
         self._log.clear()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run an embedded Eureka until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m graceful.rehearsal.eureka", description=main.__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=int, default=8761, help="port to listen on, 0 for a free one (%(default)s)")
-    parser.add_argument(
-        "--cache-interval", type=float, default=30.0, help="seconds between cache refreshes, 0 for none"
-    )
-    parser.add_argument("--eviction-interval", type=float, default=EVICTION_INTERVAL, help="seconds between evictions")
-    parser.add_argument("--user", help="ask for basic auth with this user")
-    parser.add_argument("--password", help="and this password")
-    options = vars(parser.parse_args(arguments))
-    # Blocked before any thread starts, so that the signals wait for sigwait instead of hitting a thread.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    try:
-        with EmbeddedEureka(**options) as eureka:
-            print(eureka.address, flush=True)  # noqa: T201 - whoever started this process reads the URL here
-            signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    except (ValueError, OverflowError, OSError) as error:
-        parser.error(str(error))
-    return 0
-
-
 if __name__ == "__main__":
+    from graceful.rehearsal.eureka_command import main
+
     sys.exit(main())

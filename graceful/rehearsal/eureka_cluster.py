@@ -35,8 +35,11 @@ class EmbeddedEurekaCluster:
         retry_timeout: seconds for which a change is kept for a node that cannot be reached (Eureka: 30).
         cache_interval: of every node, as in `EmbeddedEureka`.
         eviction_interval: of every node.
+        host: the address that all nodes listen on.
+        port: of the first node, the others have those that follow; 0 takes free ones.
         user: of every node.
         password: of every node.
+        csrf: of every node.
 
     Raises:
         ValueError: there are fewer than two nodes, or an argument of theirs is wrong.
@@ -50,8 +53,11 @@ class EmbeddedEurekaCluster:
         retry_timeout: float = 30.0,
         cache_interval: float = 30.0,
         eviction_interval: float = EVICTION_INTERVAL,
+        host: str = "127.0.0.1",
+        port: int = 0,
         user: str | None = None,
         password: str | None = None,
+        csrf: bool = False,
     ) -> None:
         if nodes < 2:
             raise ValueError(f"a cluster of {nodes} has nobody to replicate to: use 2 nodes or more")
@@ -59,9 +65,13 @@ class EmbeddedEurekaCluster:
             EmbeddedEureka(
                 cache_interval=cache_interval,
                 eviction_interval=eviction_interval,
+                host=host,
+                port=port and port + number,
                 user=user,
                 password=password,
+                csrf=csrf,
                 on_change=partial(self._pass_on, number),
+                peers=partial(self._peers_of, number),
             )
             for number in range(nodes)
         )
@@ -88,6 +98,9 @@ class EmbeddedEurekaCluster:
     def urls(self) -> tuple[str, ...]:
         """What a client of all nodes is given: their URLs, credentials inside."""
         return tuple(node.url for node in self.nodes)
+
+    def _peers_of(self, number: int) -> list[str]:
+        return [f"{node.address}/" for node in self.nodes if node is not self.nodes[number]]
 
     def _pass_on(self, source: int, change: Change) -> None:
         self.replication.submit(source, change)

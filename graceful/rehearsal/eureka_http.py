@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["CONTEXT_PATH", "EurekaApplication"]
 
 CONTEXT_PATH = "/eureka"
+# What CSRF protection lets pass without its token.
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 class EurekaApplication:
@@ -39,6 +41,7 @@ class EurekaApplication:
         faults: how to misbehave.
         log: where every request below `/eureka` is noted, before any fault.
         credentials: `user:password` when basic auth is asked for.
+        csrf: whether every change is refused, whatever its credentials.
         transport_of: finds the connection of a client address, for `reset`.
     """
 
@@ -49,6 +52,7 @@ class EurekaApplication:
         log: RequestLog,
         *,
         credentials: str | None,
+        csrf: bool,
         transport_of: Callable[[tuple[str, int] | None], asyncio.Transport | None],
     ) -> None:
         self._node = node
@@ -57,6 +61,7 @@ class EurekaApplication:
         self._faults = faults
         self._log = log
         self._authorization = credentials and "Basic " + base64.b64encode(credentials.encode()).decode()
+        self._csrf = csrf
         self._transport_of = transport_of
         self.closing = asyncio.Event()
 
@@ -80,7 +85,7 @@ class EurekaApplication:
 
     def _answer(self, scope: HTTPScope, body: bytes) -> Answer:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if not self._authorized(headers):
+        if not self._authorized(headers) or (self._csrf and scope["method"] not in SAFE_METHODS):
             return refusal(HTTPStatus.UNAUTHORIZED, {"www-authenticate": 'Basic realm="Realm"'})
         segments = _segments(scope["raw_path"].decode("latin-1"))
         if segments is None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
 
 from graceful.rehearsal.eureka_wire import JSON, XML
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from http import HTTPStatus
 
-__all__ = ["REPLICATION_HEADER", "Answer", "Request", "refusal"]
+__all__ = ["REPLICATION_HEADER", "Answer", "Request", "refusal", "status_page"]
 
 # With the value `true` it marks a change that a peer passes on: it is not passed on again.
 REPLICATION_HEADER = "x-netflix-discovery-replication"
@@ -67,3 +68,13 @@ def refusal(status: HTTPStatus, headers: Mapping[str, str] | None = None, messag
     """An error in the shape of Spring's error page."""
     page = {"status": status.value, "error": message or status.phrase}
     return Answer(status, json.dumps(page, separators=(",", ":")).encode(), JSON, headers or {})
+
+
+def status_page(peers: Sequence[str]) -> bytes:
+    """What a node says of itself: of all that a real one says, the peers that it replicates to."""
+    replicas = escape(", ".join(peers))
+    return (
+        "<com.netflix.eureka.util.StatusInfo>\n  <applicationStats>\n"
+        f"    <registered-replicas>{replicas}</registered-replicas>\n"
+        "  </applicationStats>\n</com.netflix.eureka.util.StatusInfo>"
+    ).encode()

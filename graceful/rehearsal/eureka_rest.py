@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from graceful.rehearsal.eureka_cache import CacheKey, ResponseCache
 from graceful.rehearsal.eureka_changes import Change, ChangeKind
-from graceful.rehearsal.eureka_messages import Answer, Request, refusal
+from graceful.rehearsal.eureka_messages import Answer, Request, refusal, status_page
 from graceful.rehearsal.eureka_model import InstanceStatus, Registry
 from graceful.rehearsal.eureka_wire import (
     JSON,
@@ -22,7 +22,7 @@ from graceful.rehearsal.eureka_wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from graceful.rehearsal.eureka_model import Instance, Lease
 
@@ -48,6 +48,7 @@ class Node:
         eviction_interval: seconds between evictions of expired leases.
         now: seconds since the epoch.
         on_change: called with every change that a client has made, to be passed on to the peers.
+        peers: gives the URLs of the peers, for the status page.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class Node:
         eviction_interval: float,
         now: float,
         on_change: Callable[[Change], None] = lambda _change: None,
+        peers: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._on_change = on_change
+        self._peers = peers
         self.registry = Registry(self._invalidate)
         self._cache = ResponseCache(self._load, cache_interval, now)
         self._eviction_interval = eviction_interval
@@ -115,6 +118,8 @@ class Node:
                 return {"GET": partial(self._instance_anywhere, instance_id)}
             case ("vips" | "svips" as view, name):
                 return {"GET": partial(self._view, view, name)}
+            case ("status",):
+                return {"GET": self._status}
             case _:
                 return {}
 
@@ -219,6 +224,11 @@ class Node:
 
     def _instance_anywhere(self, instance_id: str, request: Request, now: float) -> Answer:
         return _shown(self.registry.find_anywhere(instance_id, now), request)
+
+    def _status(self, request: Request, now: float) -> Answer:  # noqa: ARG002  an operation like the others
+        if "json" in request.headers.get("accept", ""):
+            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+        return Answer(HTTPStatus.OK, status_page(self._peers()), XML)
 
     def _view(self, view: str, name: str, request: Request, now: float) -> Answer:
         # Eureka looks for the letters "json" here and negotiates properly for a single instance only.

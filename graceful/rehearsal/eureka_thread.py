@@ -45,6 +45,8 @@ class ServerThread(Thread):
         faults: FaultPlan,
         log: RequestLog,
         credentials: tuple[str, str] | None,
+        *,
+        csrf: bool,
     ) -> None:
         super().__init__(name="embedded-eureka", daemon=True)
         self._listener = listener
@@ -54,6 +56,7 @@ class ServerThread(Thread):
             faults,
             log,
             credentials=credentials and ":".join(credentials),
+            csrf=csrf,
             transport_of=self._transport_of,
         )
         config = uvicorn.Config(

@@ -50,6 +50,11 @@ class UvicornOwner:
         else:
             server.should_exit = True
 
+    def stop_accepting(self, handler: object) -> None:
+        """Close the listener ahead of the server's own stop, which cuts connections that have not said anything yet."""
+        for server in getattr(_server_of(handler), "servers", ()):
+            server.get_loop().call_soon_threadsafe(server.close)
+
     def missed(self, handler: object) -> Collection[int]:
         """The signals that the server has captured already: it is shutting down."""
         server = _server_of(handler)

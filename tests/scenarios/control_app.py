@@ -46,6 +46,9 @@ class Leaver:
         self.lines: list[str] = []
         self.changed = anyio.Event()
 
+    def describe(self) -> dict[str, str]:
+        return {"phase": "serving", "instance": "orders/a b"}
+
     def prestop(self, *, elapsed: float, grace: float | None) -> Session:
         tell("prestop", elapsed, grace)
         if self.fault:

@@ -38,6 +38,9 @@ class Session:
 
 
 class Leaver:
+    def describe(self) -> dict[str, str]:
+        return {"phase": "serving", "instance": "orders/a b"}
+
     def prestop(self, *, elapsed: float, grace: float | None) -> Session:
         return Session()
 
