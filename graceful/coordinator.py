@@ -19,6 +19,7 @@ from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
 from graceful.core.pacing import closing_instants
 from graceful.core.phases import Event, Lifecycle, Phase
 from graceful.core.siblings import YES
+from graceful.draining import LongConnection
 from graceful.early_end import until_silent
 from graceful.life import Changes, HookVisit, Life
 from graceful.recycling import see_who_leaves
@@ -56,9 +57,12 @@ _LEAST_CALLBACK_TIME: Final = 0.05
 _LOOK: Final = 0.25
 """Seconds between two looks at the deadline, at most."""
 
-
 _CLOSING_SHARE: Final = 0.5
-"""Of the drain's time, for the closing of long connections; the rest is for what they do to come to their end."""
+"""Of the drain's time, for asking long connections to end; the rest is for what they do to come to their end."""
+
+_CUT_SHARE: Final = 0.8
+"""Of the drain's time, after which a long connection that has not come to its end is cut off; its application's own
+clean-up has the rest."""
 
 
 class DrainCoordinator:
@@ -218,13 +222,14 @@ class DrainCoordinator:
         """A unit of work has finished."""
         self.life.in_flight.leave(key)
 
-    def hold_open(self, end: Callable[[], object]) -> int:
+    def hold_open(self, end: Callable[[], object], cut: Callable[[], object] = lambda: None) -> int:
         """A connection was opened that would never end by itself; the key is for `let_go`.
 
         Args:
-            end: asks it to end, from any thread, without blocking or raising. Called in the drain.
+            end: asks it to end, in the drain, when its turn has come. From any thread, without blocking or raising.
+            cut: has it end all the same when the drain's time is nearly over. Likewise.
         """
-        return self.life.long_connections.add(end)
+        return self.life.long_connections.add(LongConnection(end, cut))
 
     def let_go(self, key: int) -> None:
         """Such a connection has ended."""
@@ -537,7 +542,8 @@ class DrainCoordinator:
     async def _drain(self, life: Life, leave: Leave) -> None:
         until = life.drain_ends = leave.budget.drain_until(self._clock())
         async with anyio.create_task_group() as ending:
-            ending.start_soon(self._end_long_connections, life, until)
+            # Guarded by itself: what is in flight finishes whatever a connection makes of its end.
+            ending.start_soon(self._guard, "ending long connections", self._end_long_connections, life, until)
             async with anyio.create_task_group() as tasks:
                 for callback in life.drain_callbacks:
                     tasks.start_soon(self._call, life, "on_drain", callback, until, leave.budget.plan.drain)
@@ -554,14 +560,16 @@ class DrainCoordinator:
     async def _end_long_connections(self, life: Life, until: float) -> None:
         """Ask WebSockets and event streams to end, one after the other: their peers come back at once, elsewhere."""
         life.draining.set()
-        ends = life.long_connections.take_all()
+        connections = life.long_connections.all()
         now = self._clock()
-        longest = (until - now) * _CLOSING_SHARE
-        for instant, end in zip(
-            closing_instants(len(ends), now=now, longest=longest, random=self._random), ends, strict=True
-        ):
+        window = (until - now) * _CLOSING_SHARE
+        instants = closing_instants(len(connections), now=now, longest=window, random=self._random)
+        for instant, connection in zip(instants, connections, strict=True):
             await anyio.sleep_until(instant)
-            end()
+            connection.end()
+        await anyio.sleep_until(now + (until - now) * _CUT_SHARE)
+        for connection in life.long_connections.all():
+            connection.cut()
 
     async def _clean_up(self, life: Life, leave: Leave) -> None:
         until = leave.budget.cleanup_until(self._clock())

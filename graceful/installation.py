@@ -50,7 +50,9 @@ def install(
     that imports the application touches nothing (`enabled=True` starts everything all the same).
 
     Args:
-        app: a Starlette or FastAPI application, wired in place. Other ASGI applications: `coordinator.asgi(app)`.
+        app: a Starlette, FastAPI, Litestar, Quart, Django (what `get_asgi_application()` or `get_wsgi_application()`
+            gives), Flask or aiohttp.web application, wired in place. Others: serve `coordinator.asgi(app)` or
+            `coordinator.wsgi(app)`.
         registry: a registry of one's own, in place of Eureka.
         eureka: an `EurekaClient` of py_eureka_client that registers this service, started or not yet. It goes on with
             registering, heartbeats and discovery; from the first moment of the leave on it changes nothing any more,
@@ -198,7 +200,7 @@ def _wire(app: Any, coordinator: Coordinator) -> None:
     unwire = wire(app, coordinator)
     if unwire is None:
         raise InstallError(
-            f"install() wires Starlette, FastAPI, Litestar, Quart, Flask and aiohttp.web applications, not "
+            f"install() wires Starlette, FastAPI, Litestar, Quart, Django, Flask and aiohttp.web applications, not "
             f"{type(app).__name__}; for another one call coordinator = install() and serve coordinator.asgi(app) or "
             "coordinator.wsgi(app)"
         )

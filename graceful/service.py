@@ -279,6 +279,7 @@ class Coordinator(DrainCoordinator):
         """Wrap a WSGI application: serve the result instead of it."""
         if self._mode is Mode.INERT:
             return app
+        self._readiness.serves_app = True
         return WsgiMiddleware(
             app,
             self,
@@ -448,6 +449,10 @@ class Coordinator(DrainCoordinator):
     def lifespan_started(self) -> None:
         """The application's start-up has completed."""
         self._readiness.started = True
+
+    def lifespan_unanswered(self) -> None:
+        """The application's start-up was neither completed nor failed: the server may go on without a lifespan."""
+        self._readiness.starting = False
 
     async def lifespan_ends(self) -> None:
         """The server stops; returns when everything that comes before the application's own teardown is done."""

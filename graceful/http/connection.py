@@ -23,11 +23,12 @@ class Connection:
         scope: the connection's. The task that works on it is the one that runs here.
     """
 
-    __slots__ = ("_scope", "_task")
+    __slots__ = ("_scope", "task")
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
-        self._task = current_task()
+        self.task = current_task()
+        """What works on it, of asyncio or trio."""
 
     @property
     def name(self) -> str:
@@ -36,7 +37,7 @@ class Connection:
 
     def look(self, seconds: float, *, query: bool) -> Obstacle:
         """What it does just now."""
-        frames, running = stack_of_task(self._task)
+        frames, running = stack_of_task(self.task)
         asked = self._scope.get("query_string", b"").decode("latin-1") if query else ""
         peer = name_peer(*self._scope.get("client") or ())
         return Obstacle("request", name_query(self.name, asked), seconds, peer, frames, running)

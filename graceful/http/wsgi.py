@@ -1,11 +1,12 @@
 """One WSGI middleware: in-flight requests, late requests, the 503 of the drain, and probes. For any threaded server.
 
-No framework is imported. It adds no hop-by-hop header: PEP 3333 leaves those to the server, and waitress answers 500
-to an application that sends one.
+No framework is imported. It adds no hop-by-hop header: PEP 3333 ("Other HTTP Features") leaves those to the server, and
+waitress answers 500 to an application that sends one. Where the server has a way of its own, it is asked to close.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -13,7 +14,7 @@ from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
 from graceful.core.names import name_peer, name_query
 from graceful.core.obstacles import Obstacle
-from graceful.http.probes import KUBELET
+from graceful.http.saying import KUBELET, SHUTTING_DOWN
 from graceful.stacks import stack_of_thread
 
 if TYPE_CHECKING:
@@ -99,17 +100,18 @@ class WsgiMiddleware:
             return self._refuse(environ, method, path, start_response)
         if phase.leaving:
             self._enter_late(environ, method, path, served=True)
+            _close_after(start_response)
         try:
             body = self.app(environ, start_response)
         except BaseException:
             service.leave(key)
             raise
-        return _until_closed(body, environ.get("wsgi.file_wrapper"), lambda: service.leave(key))
+        return _until_closed(body, environ.get("wsgi.file_wrapper"), partial(service.leave, key))
 
     def _refuse(self, environ: Environ, method: str, path: str, start_response: StartResponse) -> Iterable[bytes]:
         self._enter_late(environ, method, path, served=False)
-        text = "this instance is shutting down"
-        return _answer(environ, start_response, "503 Service Unavailable", text, self._retry_after)
+        _close_after(start_response)
+        return _answer(environ, start_response, "503 Service Unavailable", SHUTTING_DOWN, self._retry_after)
 
     def _probe(self, environ: Environ, path: str, start_response: StartResponse) -> Iterable[bytes]:
         reason = None if path == self._livez else self.service.reason_not_ready_in_thread()
@@ -157,8 +159,8 @@ class _Counted:
         return iter(self._body)
 
     def close(self) -> None:
+        close = getattr(self._body, "close", None)
         try:
-            close = getattr(self._body, "close", None)
             if close is not None:
                 close()
         finally:
@@ -176,20 +178,35 @@ class _CountedWithLength(_Counted):
 
 
 def _until_closed(body: Iterable[bytes], file_wrapper: Any, ended: Callable[[], None]) -> Iterable[bytes]:
-    if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
-        # A server knows its own file wrapper by its type, and sends the file without reading it.
-        close = getattr(body, "close", None)
+    counted = _CountedWithLength(body, ended) if hasattr(body, "__len__") else _Counted(body, ended)
+    if not isinstance(file_wrapper, type) or not isinstance(body, file_wrapper):
+        return counted
+    # A server knows its own file wrapper by its type, and sends the file without reading it: it must stay what it is.
+    close = getattr(body, "close", None)
 
-        def close_and_end() -> None:
-            try:
-                if close is not None:
-                    close()
-            finally:
-                ended()
+    def close_and_end() -> None:
+        try:
+            if close is not None:
+                close()
+        finally:
+            ended()
 
+    try:
         body.close = close_and_end  # type: ignore[attr-defined]
-        return body
-    return _CountedWithLength(body, ended) if hasattr(body, "__len__") else _Counted(body, ended)
+    except AttributeError:  # a type without attributes of one's own: then it is read
+        return counted
+    return body
+
+
+def _close_after(start_response: StartResponse) -> None:
+    """Have the server close the connection after this response, if it has a way.
+
+    gunicorn's workers give a method of their response, which also has this one; the server then says so in a header of
+    its own.
+    """
+    force_close = getattr(getattr(start_response, "__self__", None), "force_close", None)
+    if force_close is not None:
+        force_close()
 
 
 def _answer(
