@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from graceful.registries import discovery_factory, registry_factory
-from graceful.servers import uvicorn
+from graceful.servers import celery, uvicorn
 from graceful.servers.gunicorn import Arbiter
 from graceful.servers.hypercorn import StopEvent
 from graceful.servers.processes import is_child_of_application
@@ -55,7 +55,9 @@ def install(
     either, and everything then.
 
     Args:
-        app: a Starlette or FastAPI application, wired in place. Other ASGI applications: `coordinator.asgi(app)`.
+        app: a Starlette, FastAPI, Litestar, Quart, Django (what `get_asgi_application()` or `get_wsgi_application()`
+            gives), Flask or aiohttp.web application, wired in place. Others: serve `coordinator.asgi(app)` or
+            `coordinator.wsgi(app)`.
         registry: a registry of one's own, in place of Eureka.
         eureka: an `EurekaClient` of py_eureka_client that registers this service, started or not yet. It goes on with
             registering, heartbeats and discovery; from the first moment of the leave on it changes nothing any more,
@@ -127,7 +129,9 @@ def _build(settings: Settings, registry: Registry | None, eureka: Any, *, serves
         mode=mode,
         make_registry=make_registry,
         make_siblings=_siblings_finder(settings, mode),
-        signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
+        signals=SignalHold(owners=[uvicorn.UvicornOwner()], libraries=[celery.CeleryWorker()])
+        if settings.hold_signals
+        else None,
         find_stop_event=StopEvent.find,
         arbiter=arbiter,
         serves_app=serves_app,
@@ -210,7 +214,7 @@ def _wire(app: Any, coordinator: Coordinator) -> None:
     unwire = wire(app, coordinator)
     if unwire is None:
         raise InstallError(
-            f"install() wires Starlette, FastAPI, Litestar, Quart, Flask and aiohttp.web applications, not "
+            f"install() wires Starlette, FastAPI, Litestar, Quart, Django, Flask and aiohttp.web applications, not "
             f"{type(app).__name__}; for another one call coordinator = install() and serve coordinator.asgi(app) or "
             "coordinator.wsgi(app)"
         )
