@@ -12,7 +12,7 @@ import grpc.aio
 
 from graceful.core.callbacks import RegisteredCallback
 from graceful.core.ledger import name_caller
-from graceful.draining import LongConnections
+from graceful.draining import LongConnection, LongConnections
 from graceful.loops import run_soon_here
 from graceful.tracking import Gate, Tracking
 
@@ -97,13 +97,14 @@ class CallCounter(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):  # type: 
 
         @functools.wraps(function)  # with the attributes by which grpc calls this one in another way
         def watch(request: Any, context: Any, *more: Any) -> Any:
-            key = self._watches.add(context.cancel)
+            key = self._watches.add(LongConnection(context.cancel, context.cancel))
             context.add_callback(lambda: self._watches.remove(key))
             return function(request, context, *more)
 
         async def watch_aio(request: Any, context: Any) -> None:
-            soon, scope = run_soon_here(), anyio.CancelScope()
-            key = self._watches.add(lambda: soon(scope.cancel))
+            scope = anyio.CancelScope()
+            end = functools.partial(run_soon_here(), scope.cancel)
+            key = self._watches.add(LongConnection(end, end))
             try:
                 with scope:
                     await function(request, context)
@@ -115,8 +116,8 @@ class CallCounter(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):  # type: 
         return _like(handler, "unary_stream", watch_aio if _is_async(function) else watch)
 
     def _end_watches(self) -> None:
-        for end in self._watches.take_all():
-            end()
+        for watch in self._watches.all():
+            watch.end()
 
 
 def _like(handler: Any, kind: str, function: Any) -> Any:
