@@ -71,6 +71,7 @@ CONFIGURATIONS: Final = (
     _wsgi("gunicorn -k gthread", *_GUNICORN, "--threads=8", WSGI),
     _wsgi("gunicorn -k gthread --preload", *_GUNICORN, "--threads=8", "--preload", WSGI),
     _wsgi("gunicorn -k gthread, 2 workers", *_GUNICORN, "--threads=8", "--workers=2", WSGI, workers=2),
+    _wsgi("gunicorn -k gevent", *_GUNICORN, "--worker-class=gevent", WSGI),
     _asgi("hypercorn", *_HYPERCORN, ASGI),
     _asgi("hypercorn -w 2", *_HYPERCORN, "--workers=2", ASGI, workers=2),
     _asgi("hypercorn -w 0", *_HYPERCORN, "--workers=0", ASGI),
