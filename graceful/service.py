@@ -439,7 +439,9 @@ class Coordinator(DrainCoordinator):
             self._discovery.reset_after_fork()
         self._caller.forget()
         self.new_life()
-        if self._mode.whole and self._serves_wsgi and Arbiter.forks_here():
+        arbiter = Arbiter.that_forks()
+        self._arbiter = arbiter or self._arbiter
+        if arbiter is not None and self._mode.whole and self._serves_wsgi:
             # gunicorn --preload: WSGI has no lifespan that would tell when the worker begins.
             if self._signals is not None:
                 self._signals.install()
@@ -503,6 +505,7 @@ class Coordinator(DrainCoordinator):
                 tasks.start_soon(self._pump_signals)
                 tasks.start_soon(serve_control, self)
                 tasks.start_soon(self._report_when_ready)
+                tasks.start_soon(self._keep_server)
                 tasks.start_soon(self._tell_library)
                 if self._discovery is not None:
                     tasks.start_soon(self._discovery.run)
@@ -547,6 +550,14 @@ class Coordinator(DrainCoordinator):
             report_plan(self.settings, self.plan, os.environ)
             for sentence in self._arbiter.warnings(self.plan) if self._arbiter is not None else ():
                 logger.warning("%s", sentence)
+
+    async def _keep_server(self) -> None:
+        """Have the server not stop in the lame duck for a reason of its own."""
+        await self._changes.until(lambda: self.life.leave)
+        if self._arbiter is not None:
+            self._arbiter.serve_on()
+        if self._signals is not None:
+            self._signals.serve_on(self.signum)
 
     async def _tell_library(self) -> None:
         await self.draining.wait()

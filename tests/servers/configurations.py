@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 ASGI: Final = "tests.servers.asgi_app:app"
 WSGI: Final = "tests.servers.wsgi_app:app"
 _ASYNC_ENDS: Final = {"slow": "200", "stream": "complete", "sse": "ended", "websocket": "1012"}
 _SYNC_ENDS: Final = {"slow": "200", "stream": "complete"}
+
+GRPC: Final[dict[str, Literal["threads", "aio"]]] = {"grpc": "threads", "grpc.aio": "aio"}
+"""Their traffic is their own (`grpc_rows`, played in `tests/test_grpc.py`)."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ CONFIGURATIONS: Final = (
     _wsgi("werkzeug", *_WSGI_APP, "werkzeug", "{port}"),
     _wsgi("werkzeug in a thread", *_WSGI_APP, "werkzeug-thread", "{port}"),
     _wsgi("wsgiref in a thread", *_WSGI_APP, "wsgiref-thread", "{port}"),
+    *(Configuration(name, (), {"slow": "OK", "stream": "end", "ticks": "bye"}) for name in GRPC),
     _wsgi("anyio on asyncio", *_PLAIN, "asyncio", "{port}"),
     _wsgi("anyio on uvloop", *_PLAIN, "uvloop", "{port}"),
     _wsgi("anyio on trio", *_PLAIN, "trio", "{port}"),
