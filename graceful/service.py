@@ -30,6 +30,7 @@ from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
 from graceful.servers.gunicorn import Arbiter
+from graceful.servers.processes import is_parent_of_workers
 from graceful.telling import Teller
 from graceful.tracking import Tracking
 from graceful.unusable import SettingsError
@@ -506,6 +507,7 @@ class Coordinator(DrainCoordinator):
                 tasks.start_soon(serve_control, self)
                 tasks.start_soon(self._report_when_ready)
                 tasks.start_soon(self._keep_server)
+                tasks.start_soon(self._stand_back_as_parent)
                 tasks.start_soon(self._tell_library)
                 if self._discovery is not None:
                     tasks.start_soon(self._discovery.run)
@@ -550,6 +552,15 @@ class Coordinator(DrainCoordinator):
             report_plan(self.settings, self.plan, os.environ)
             for sentence in self._arbiter.warnings(self.plan) if self._arbiter is not None else ():
                 logger.warning("%s", sentence)
+
+    async def _stand_back_as_parent(self) -> None:
+        """Give everything back in a process that turns out to be the parent of those that serve."""
+        while self.phase is Phase.STARTING and not self._readiness.starting:
+            if is_parent_of_workers():
+                logger.debug("this process is the parent of workers: standing back in it")
+                self._shut_down()
+                return
+            await anyio.sleep(_LOOK)
 
     async def _keep_server(self) -> None:
         """Have the server not stop in the lame duck for a reason of its own."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.servers.rows import Row
 
 PAGE: Final = Path(__file__).parents[2] / "docs/reference/servers.md"
-_TABLE: Final = re.compile(r"(?<=<!-- matrix -->\n\n).*?(?=\n<!-- end of the matrix -->)", re.DOTALL)
+_TABLE: Final = re.compile(r"(?<=<!-- matrix -->\n).*?(?=<!-- end of the matrix -->)", re.DOTALL)
 _HEAD: Final = (
     "| | alone: lost | in flight | SSE | WebSocket | exit | with graceful: lost | in flight | SSE | WebSocket | exit |"
 )
@@ -55,7 +55,7 @@ def write_table(results: list[Result], *, whole: bool) -> None:
     """Write it into the page, or only show it where some servers were left out."""
     table = "\n".join([_HEAD, _RULE, *(result.line() for result in results)]) + "\n"
     if whole:
-        PAGE.write_text(_TABLE.sub(lambda _: table, PAGE.read_text()))
+        PAGE.write_text(_TABLE.sub(lambda _: f"\n{table}\n", PAGE.read_text()))
     sys.stdout.write(table)
 
 
