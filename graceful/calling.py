@@ -41,6 +41,10 @@ class AppCaller:
         """Take this event loop, which runs here, for the application's."""
         self._token, self.thread = token, threading.get_ident()
 
+    def adopt_first(self, token: EventLoopToken) -> None:
+        """Take this event loop for the application's, where none is known yet."""
+        self._token = self._token or token
+
     def forget(self) -> None:
         """Nobody's event loop is the application's any more: in a forked child."""
         self._token = self.thread = None

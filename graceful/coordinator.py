@@ -118,6 +118,7 @@ class DrainCoordinator:
         self._tell = tell
         self._clock = clock
         self._random = Random()  # noqa: S311  where a connection's close falls is no secret
+        self._lame_duck_callbacks: list[RegisteredCallback] = []
         self._drain_callbacks: list[RegisteredCallback] = []
         self._cleanup_callbacks = CallbackStack()
         self.new_life()
@@ -135,7 +136,11 @@ class DrainCoordinator:
         self.report: DrainReport | None = None
         """How the leave went, once it is over."""
         self.life = Life(
-            Lifecycle(self._clock()), self._registry, list(self._drain_callbacks), self._cleanup_callbacks.copy()
+            Lifecycle(self._clock()),
+            self._registry,
+            list(self._lame_duck_callbacks),
+            list(self._drain_callbacks),
+            self._cleanup_callbacks.copy(),
         )
 
     @property
@@ -170,6 +175,18 @@ class DrainCoordinator:
     def cleanup_timeouts(self) -> float:
         """Seconds that the cleanup callbacks with a timeout of their own ask for together."""
         return self.life.cleanup_callbacks.timeouts()
+
+    @property
+    def drain_remaining(self) -> float:
+        """Seconds that are left of the drain; 0 where none is under way."""
+        until = self.life.drain_ends
+        return 0.0 if until is None else max(0.0, until - self._clock())
+
+    def add_lame_duck_callback(self, callback: RegisteredCallback) -> None:
+        """Have a callback run when the leave begins; nothing waits for it."""
+        self.life.lame_duck_callbacks.append(callback)
+        if not self._readiness.starting:
+            self._lame_duck_callbacks.append(callback)
 
     def add_drain_callback(self, callback: RegisteredCallback) -> None:
         """Have a callback run when the lame duck is over."""
@@ -269,6 +286,12 @@ class DrainCoordinator:
             self._registry.freeze()
         self._wake()
         return True
+
+    def proceed(self) -> None:
+        """SIGTERM has come, though not to us: a lame duck that a hook began ends with its wait."""
+        if self.life.leave is not None:
+            self.life.leave.may_drain = True
+            self._wake()
 
     def server_stops(self) -> threading.Event:
         """The server stops by itself and its listener is closed: leave without a wait. Set when the leave is over."""
@@ -383,6 +406,10 @@ class DrainCoordinator:
                 # Guarded by itself: a registry that breaks must not end the wait. It is watched until it is told to
                 # forget the instance: what comes back UP in the drain would get requests that are refused.
                 withdrawal.start_soon(self._guard, "taking the instance out of service", self._withdraw, life, leave)
+            for callback in life.lame_duck_callbacks:
+                withdrawal.start_soon(
+                    self._call, life, "lame duck", callback, leave.budget.last_call, leave.budget.plan.announce
+                )
             lame_duck = self._lame_duck_alone if leave.alone else self._lame_duck
             await self._guard("the lame duck", lame_duck, life, leave)
             self._end_wait(life)
@@ -513,7 +540,7 @@ class DrainCoordinator:
         self._changes.notify()
 
     async def _drain(self, life: Life, leave: Leave) -> None:
-        until = leave.budget.drain_until(self._clock())
+        until = life.drain_ends = leave.budget.drain_until(self._clock())
         async with anyio.create_task_group() as ending:
             # Guarded by itself: what is in flight finishes whatever a connection makes of its end.
             ending.start_soon(self._guard, "ending long connections", self._end_long_connections, life, until)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from graceful.registries import discovery_factory, registry_factory
-from graceful.servers import uvicorn
+from graceful.servers import celery, uvicorn
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
 from graceful.sharing import JointRegistry
@@ -123,7 +123,9 @@ def _build(settings: Settings, registry: Registry | None, eureka: Any, *, serves
         mode=mode,
         make_registry=make_registry,
         make_siblings=_siblings_finder(settings, mode),
-        signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
+        signals=SignalHold(owners=[uvicorn.UvicornOwner()], libraries=[celery.CeleryWorker()])
+        if settings.hold_signals
+        else None,
         serves_app=serves_app,
         make_discovery=discovery_factory(settings, mode) if settings.eureka_url else None,
     )

@@ -77,6 +77,7 @@ class Life:
 
     lifecycle: Lifecycle
     registry: Registry | None = None
+    lame_duck_callbacks: list[RegisteredCallback] = field(default_factory=list)
     drain_callbacks: list[RegisteredCallback] = field(default_factory=list)
     cleanup_callbacks: CallbackStack = field(default_factory=CallbackStack)
     in_flight: InFlight = field(default_factory=InFlight)
@@ -99,6 +100,7 @@ class Life:
     published_at: float | None = None
     wait_is_over: bool = False
     wait_was_whole: bool = False
+    drain_ends: float | None = None
     server_told: bool = False
     server_stopped: bool = False
     finished: bool = False

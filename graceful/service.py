@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import anyio
@@ -30,11 +30,12 @@ from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
 from graceful.telling import Teller
+from graceful.tracking import Tracking
 from graceful.unusable import SettingsError
 from graceful.wire import env_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from graceful.core.budget import Plan
     from graceful.core.registry import Registry
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from graceful.signals import SignalHold
 
     Function = TypeVar("Function", bound=Callable[[], Any])
+    Work = TypeVar("Work", bound=Callable[..., Any])
 
 __all__ = ["Coordinator", "Mode"]
 
@@ -207,15 +209,25 @@ class Coordinator(DrainCoordinator):
         return _decorator(function, timeout, self._readiness.checks.append)
 
     def ready(self) -> None:
-        """Say that the service is ready: for one without a port. Its checks must still pass."""
+        """Say that the service is ready: for one without a port. Its checks must still pass.
+
+        Where no event loop of the application is known yet, the one that this is called in is taken for it: async
+        callbacks will run there.
+        """
+        with suppress(anyio.NoEventLoopError):
+            self._caller.adopt_first(current_token())
         self._readiness.by_hand = True
 
     def drain(self, reason: str = "drain() was called") -> None:
-        """Begin to leave, as SIGTERM would; returns at once. Nothing happens if the leave has begun already."""
+        """Begin to leave, as SIGTERM would; returns at once. It may be called in a signal handler.
+
+        If the leave has begun already nothing happens, but that after a hook no SIGTERM is waited for any more.
+        """
         if self._mode is Mode.INERT:
             logger.warning("drain() does nothing: graceful is switched off in this process")
             return
-        self.begin(Trigger.CALL, reason)
+        if not self.begin(Trigger.CALL, reason):
+            self.proceed()
 
     async def wait_stopped(self) -> None:
         """Return when the leave is over: for a `main` that would otherwise return before the cleanup callbacks ran.
@@ -225,18 +237,27 @@ class Coordinator(DrainCoordinator):
         while not self.life.stopped.is_set():  # noqa: ASYNC110  it is set by another thread
             await anyio.sleep(_LOOK)
 
-    @contextmanager
-    def track(self, name: str) -> Iterator[None]:
-        """Count a unit of work as in flight: `with coordinator.track("job 42"):`, or as a decorator.
+    @overload
+    def track(self, name: Work) -> Work: ...
+    @overload
+    def track(self, name: str | None = None) -> Tracking: ...
+    def track(self, name: Any = None) -> Any:
+        """Count a unit of work as in flight: the drain waits for it, and names it if it waits in vain.
+
+        `with coordinator.track("job 42"):`, `async with` alike, or as a decorator, with a name or bare: every run of
+        the function counts, of an `async def` and of a generator too, from the first step to the end. A generator that
+        is neither exhausted nor closed counts until it is collected.
+
+        Args:
+            name: names the work in reports; by default, as a decorator, that of the function.
 
         Raises:
-            NotAcceptingError: from the moment on at which the drain accepts no new work.
+            NotAcceptingError: when the work begins, from the moment on at which the drain accepts no new work.
+            TypeError: `with` without a name, or what is decorated is not a function.
         """
-        key = self.enter(name)
-        try:
-            yield
-        finally:
-            self.leave(key)
+        if name is None or isinstance(name, str):
+            return Tracking(self, name)
+        return Tracking(self, None)(name)
 
     def asgi(self, app: ASGIApp) -> ASGIApp:
         """Wrap an ASGI application: serve the result instead of it."""
@@ -283,6 +304,35 @@ class Coordinator(DrainCoordinator):
             close_code=self.settings.websocket_close_code,
         )
         return wiring.undo
+
+    def wire_grpc(self, server: Any, *, health: Any = None) -> None:
+        """Have a gRPC server leave with this service, and its clients told by its health servicer.
+
+        The servicer says NOT_SERVING from the beginning of the lame duck on, while calls are still served. When the
+        drain begins the server is stopped, with what remains of the drain as its grace: new calls are refused, those
+        in hand are waited for, and cancelled when that time is over.
+
+        Args:
+            server: of `grpc.server()`, or of `grpc.aio.server()`: then in its event loop.
+            health: the `HealthServicer` of `grpc_health.v1.health` that was added to it, of the same kind.
+
+        Raises:
+            TypeError: for what is no gRPC server, no health servicer, or one of the other kind.
+            RuntimeError: for a `grpc.aio` server, outside its event loop.
+        """
+        from graceful.servers.grpc import wire_grpc  # noqa: PLC0415  only a gRPC service pays for it
+
+        wire_grpc(server, health, self)
+
+    def grpc_interceptor(self) -> Any:
+        """An interceptor for `grpc.server(…, interceptors=[…])`, and for `grpc.aio.server` alike.
+
+        With it every call counts as in flight while its handler runs, is named by its method in the report, and those
+        that come after the leave has begun are counted as late.
+        """
+        from graceful.servers.grpc_calls import CallCounter  # noqa: PLC0415  grpc is there only in a gRPC service
+
+        return CallCounter(self)
 
     def uninstall(self) -> None:
         """Put everything back: the thread, the hook's socket, the signal handlers, the application. No leave begins."""
@@ -423,6 +473,7 @@ class Coordinator(DrainCoordinator):
                 tasks.start_soon(self._pump_signals)
                 tasks.start_soon(serve_control, self)
                 tasks.start_soon(self._report_when_ready)
+                tasks.start_soon(self._tell_library)
                 if self._discovery is not None:
                     tasks.start_soon(self._discovery.run)
                 await self.run(self._runtime.call_soon)
@@ -453,6 +504,11 @@ class Coordinator(DrainCoordinator):
         await self._changes.until(lambda: self.phase is not Phase.STARTING)
         if self.phase is Phase.SERVING:
             report_plan(self.settings, self.plan, os.environ)
+
+    async def _tell_library(self) -> None:
+        await self.draining.wait()
+        if self._signals is not None:
+            self._signals.tell_library(self.signum)
 
     async def _pump_signals(self) -> None:
         if self._signals is None:

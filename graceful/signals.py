@@ -29,7 +29,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from graceful._forking import inherited
-from graceful._owners import Handover, OwnerAdapter
+from graceful._owners import Handover, OwnerAdapter, QueueLibrary, runs_in
 from graceful._takeover import Layer, Takeover
 from graceful._wakeup import Pipe, readable
 
@@ -68,6 +68,7 @@ class SignalHold:
 
     Args:
         owners: what knows how to hand a signal to one kind of server, asked in this order.
+        libraries: the queue libraries whose handlers are left alone: their worker gets its signals at once.
         signals: the signals to hold.
     """
 
@@ -75,9 +76,12 @@ class SignalHold:
         self,
         *,
         owners: Sequence[OwnerAdapter] = (),
+        libraries: Sequence[QueueLibrary] = (),
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
     ) -> None:
         self._owners = tuple(owners)
+        self._libraries = tuple(libraries)
+        self._left_alone: set[str] = set()
         self._signals = frozenset[int](signals)
         self._pid: int | None = None
         self._installed = False
@@ -115,7 +119,7 @@ class SignalHold:
                 "before the server's thread is started"
             )
         self._pipe = Pipe()
-        self._takeover = Takeover(self._signals, self._owners, self._arrived)
+        self._takeover = Takeover(self._signals, self._owners, self._libraries, self._arrived)
         self._released = False
         self._reported.clear()
         self._requests.clear()
@@ -206,6 +210,7 @@ class SignalHold:
             started = prodded = time.monotonic()
             while self._active and not forwarder.done():
                 now = time.monotonic()
+                self._say_what_is_left_alone(takeover)
                 if self._requests or takeover.is_displaced() or now >= prodded + _PROD_PERIOD:
                     self._interrupt_main_thread()
                     prodded = now
@@ -213,6 +218,17 @@ class SignalHold:
                 await self._pause(_POLL_START_DELAY if starting else _POLL_LATER_DELAY)
         finally:
             forwarder.cancel()
+
+    def _say_what_is_left_alone(self, takeover: Takeover) -> None:
+        for signum in self._signals:
+            library = takeover.library_of(signum)
+            if library is not None and library.name not in self._left_alone:
+                self._left_alone.add(library.name)
+                logger.info(
+                    "%s has signal handlers of its own: they are left alone, its worker stops by itself; %s",
+                    library.name,
+                    library.advice,
+                )
 
     async def _pause(self, delay: float) -> None:
         if self._hurry.is_set():
@@ -248,6 +264,15 @@ class SignalHold:
         self._interrupt_main_thread()
         self._released = True
         self._hurry.set()
+
+    def tell_library(self, signum: int) -> None:
+        """Have the worker of a queue library stop, where it has the signal and has not had it yet. Returns at once.
+
+        Its worker fetches until it hears of the leave, and what began that may have been a hook or a call.
+        """
+        if self._active:
+            self._requests.append(lambda frame: self._tell_library(signum, frame))
+            self._interrupt_main_thread()
 
     def stop_accepting(self, signum: int) -> None:
         """Have the owner of a signal, where it is a server that can, close its listener soon, ahead of a `release`."""
@@ -297,12 +322,19 @@ class SignalHold:
     def _release(self, signum: int, frame: FrameType | None, deadline: float) -> None:
         layer = None if self._takeover is None else self._takeover.current(signum)
         if layer is None:
+            self._tell_library(signum, frame)  # its worker may have taken the signal only now
             return
         self._handing_over[signum] = deadline
         try:
             self._hand_over(layer, signum, frame)
         finally:
             self._handing_over.pop(signum, None)
+
+    def _tell_library(self, signum: int, frame: FrameType | None) -> None:
+        library = None if self._takeover is None else self._takeover.library_of(signum)
+        # Its handler may be running, and have begun the leave, before its worker is marked as stopping.
+        if library is not None and not library.is_stopping() and not runs_in(signal.getsignal(signum), frame):
+            signal.raise_signal(signum)
 
     def _hand_over(self, layer: Layer, signum: int, frame: FrameType | None) -> None:
         remaining = max(0.0, self._handing_over[signum] - time.monotonic())

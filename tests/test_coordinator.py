@@ -3,10 +3,12 @@
 import logging
 import signal
 
+import anyio
 import pytest
 
 from graceful.core.budget import Plan
 from graceful.core.caches import CacheChain
+from graceful.core.callbacks import RegisteredCallback
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.leave import Trigger
 from graceful.core.phases import Phase
@@ -589,6 +591,30 @@ def test_the_report_at_the_deadline_has_the_late_requests_too(rig):
     ((_, report, _),) = r.exits
     assert (report.overdue, report.late.refused) == (True, 1)
     assert report.late.advice
+
+
+def test_lame_duck_callbacks_run_at_once_and_delay_nothing(rig):
+    """One that hangs is given up at its time, one that fails is recorded; the wait is as long as ever."""
+    r = rig().serving()
+    instants = []
+
+    async def hangs():
+        instants.append((r.phase, r.now))
+        await anyio.sleep_forever()
+
+    async def fails():
+        raise LookupError("no watcher")
+
+    for callback in (hangs, fails):
+        r.coordinator.add_lame_duck_callback(RegisteredCallback(callback, callback.__name__, 200.0))
+    assert r.coordinator.drain_remaining == 0
+    began = r.now
+    r.coordinator.begin(Trigger.SIGTERM)
+    assert r.until(Phase.DRAINING) == pytest.approx(began + 0.5 + 95, abs=0.1)
+    assert instants == [(Phase.LAME_DUCK, pytest.approx(began, abs=0.1))]
+    r.until(Phase.STOPPED)
+    assert "fails failed after 0.00s: LookupError: no watcher" in str(r.coordinator.report)
+    assert r.now < began + 101
 
 
 # --- what is seen of the servers' cache ------------------------------------------------------------------------------
