@@ -7,7 +7,7 @@ A page's fences, with the comment before them where there is one:
 - `<!-- runs until SIGTERM -->`: the file is run for real, sent SIGTERM once it serves, and has to exit with 0; with
   ` in: TEXT` at the end, once it has written that, too
 - `<!-- log of FILE -->`: what its lines then say, in this order, without what a logger puts before and after
-- `<!-- served by: COMMAND -->`: the file is served for real by that command, at the port 8080 replaced by a free one; it has
+- `<!-- served by: COMMAND -->`: the file is served for real by that command, at a free port in place of 8080; it has
   to answer while the callers hear, and to exit with 0
 - `<!-- output of: COMMAND -->`: the text of the fence is what the command prints, beside the page's files
 - `<!-- not run: REASON -->`: a fragment that cannot run
