@@ -328,9 +328,19 @@ class DrainCoordinator:
         life = self.life
         if life.leave is None:  # pragma: no cover  begun one line above
             return
-        reaction = life.leave.signalled(signum, self._clock(), self.phase, hook_waits=life.hook_waits)
+        self._react(life, life.leave.signalled(signum, self._clock(), self.phase, hook_waits=life.hook_waits))
+
+    def told_to_stop(self) -> None:
+        """The parent process wants this one to stop, and says so otherwise than by a signal."""
+        self.begin(Trigger.PARENT)
+        life = self.life
+        if life.leave is None:  # pragma: no cover  begun one line above
+            return
+        self._react(life, life.leave.told_to_stop(self._clock(), self.phase, hook_waits=life.hook_waits))
+
+    def _react(self, life: Life, reaction: Reaction) -> None:
         if reaction is Reaction.FORCE:
-            self._exit(f"a second {signum.name} forced it")
+            self._exit(f"a second {self.signum.name} forced it")
         elif reaction is Reaction.HURRY and life.hook_waits:
             self._problem("SIGTERM came while the hook was still waiting: the grace period was cut short")
         self._changes.notify()

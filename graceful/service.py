@@ -29,6 +29,7 @@ from graceful.kubernetes.manifest import Snippets
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
+from graceful.servers.gunicorn import Arbiter
 from graceful.telling import Teller
 from graceful.tracking import Tracking
 from graceful.unusable import SettingsError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from graceful.eureka.discovery import Discovery
     from graceful.http.asgi import ASGIApp
     from graceful.http.wsgi import WSGIApp
+    from graceful.servers.hypercorn import StopEvent
     from graceful.settings import Settings
     from graceful.sharing import Siblings
     from graceful.signals import SignalHold
@@ -68,8 +70,14 @@ class Mode(enum.Enum):
     """What `install()` starts."""
 
     ACTIVE = "everything, at once"
+    WAITING = "nothing until an application's lifespan begins, and everything from then on"
     DEFERRED = "nothing until an application's lifespan begins, and never a signal handler or a hard exit"
     INERT = "nothing at all"
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out, now or later."""
+        return self in {Mode.ACTIVE, Mode.WAITING}
 
 
 class Coordinator(DrainCoordinator):
@@ -86,12 +94,19 @@ class Coordinator(DrainCoordinator):
         make_registry: Callable[[], Registry] | None,
         make_siblings: Callable[[Registry | None], Siblings | None],
         signals: SignalHold | None,
+        find_stop_event: Callable[[], StopEvent | None] = lambda: None,
+        arbiter: Arbiter | None = None,
         serves_app: bool,
         make_discovery: Callable[[Runtime], Discovery] | None = None,
     ) -> None:
         self.settings = settings
         self._mode = mode
-        self._signals = signals if mode is Mode.ACTIVE else None
+        self._signals = signals if mode.whole else None
+        self._find_stop_event = find_stop_event
+        self._stop_event: StopEvent | None = None
+        self._arbiter = arbiter
+        self._serves_wsgi = False
+        self._parent_heard = False
         self._has_registry = make_registry is not None
         self._uninstalled = threading.Event()
         self._unwire: list[Callable[[], None]] = []
@@ -279,6 +294,7 @@ class Coordinator(DrainCoordinator):
         """Wrap a WSGI application: serve the result instead of it."""
         if self._mode is Mode.INERT:
             return app
+        self._serves_wsgi = True
         self._readiness.serves_app = True
         return WsgiMiddleware(
             app,
@@ -343,6 +359,12 @@ class Coordinator(DrainCoordinator):
     def _shut_down(self) -> None:
         self._uninstalled.set()
         self._runtime.stop()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Let the server see what was held back from it."""
+        if self._stop_event is not None:
+            self._stop_event.give_back()
         if self._signals is not None:
             self._signals.uninstall()
 
@@ -368,7 +390,7 @@ class Coordinator(DrainCoordinator):
     # For install()
 
     def activate(self) -> None:
-        """Hold the signals and start the thread; in an inert or deferred service, do nothing."""
+        """Hold the signals and start the thread; in a service that is not active at once, do nothing."""
         if self._mode is not Mode.ACTIVE:
             return
         if self._signals is not None:
@@ -379,9 +401,12 @@ class Coordinator(DrainCoordinator):
 
     def _start(self) -> None:
         self._uninstalled.clear()
+        self._stop_event = self._find_stop_event() if self._signals is not None else None
+        if self._stop_event is not None:
+            self._stop_event.hold(lambda: self._runtime.call_soon(self._parent_tells))
         self._runtime.start()
         running = {thread.name for thread in threading.enumerate()}
-        if self._mode is Mode.ACTIVE and _STAND_BY not in running:
+        if self._mode.whole and _STAND_BY not in running:
             threading.Thread(target=self._stand_by, name=_STAND_BY, daemon=False).start()
 
     def adopt_loop(self) -> None:
@@ -407,13 +432,18 @@ class Coordinator(DrainCoordinator):
                     thread.join(_PROGRAM_LOOK)  # it sees within a look that it is not needed
 
     def reset_after_fork(self) -> None:
-        """In a forked child: nothing of the parent's is ours, until an application's lifespan begins here."""
+        """In a forked child: nothing of the parent's is ours, until it shows that it serves, too."""
         close_inherited()
         self._runtime.reset_after_fork()
         if self._discovery is not None:
             self._discovery.reset_after_fork()
         self._caller.forget()
         self.new_life()
+        if self._mode.whole and self._serves_wsgi and Arbiter.forks_here():
+            # gunicorn --preload: WSGI has no lifespan that would tell when the worker begins.
+            if self._signals is not None:
+                self._signals.install()
+            self._start()
 
     # For the middleware
 
@@ -479,15 +509,26 @@ class Coordinator(DrainCoordinator):
                 await self.run(self._runtime.call_soon)
                 if self.server_stopped_first:
                     tasks.cancel_scope.cancel()
-                elif self._signals is not None and threading.main_thread().is_alive() and not self.life.server_told:
-                    self._signals.release(self.signum, remaining=max(0.0, self.remaining))
+                elif threading.main_thread().is_alive() and not self.life.server_told:
+                    self._release(max(0.0, self.remaining))
                 # The thread stays: a later signal must not reach the server.
         except Exception:
             # Nobody would ever release the signals that are held: give them back, and let the server see the next.
-            if self._signals is not None:
-                self._signals.uninstall()
+            self._give_back()
             self.life.stopped.set()
             raise
+
+    def _release(self, remaining: float) -> None:
+        """Have the server stop, with what remains of the time."""
+        if self._stop_event is not None:
+            self._stop_event.release(remaining)
+        elif self._signals is not None:
+            self._signals.release(self.signum, remaining=remaining)
+
+    def _parent_tells(self) -> None:
+        if not self._parent_heard:
+            self._parent_heard = True
+            self.told_to_stop()
 
     async def _tell_server(self, within: float) -> bool:
         """Release the server before its time; False where nobody would tell us that it has stopped."""
@@ -496,7 +537,7 @@ class Coordinator(DrainCoordinator):
         self._signals.stop_accepting(self.signum)
         pause = min(_FIRST_REQUEST_DELAY, within)
         await anyio.sleep(pause)
-        self._signals.release(self.signum, remaining=within - pause)
+        self._release(within - pause)
         return True
 
     async def _report_when_ready(self) -> None:
@@ -504,6 +545,8 @@ class Coordinator(DrainCoordinator):
         await self._changes.until(lambda: self.phase is not Phase.STARTING)
         if self.phase is Phase.SERVING:
             report_plan(self.settings, self.plan, os.environ)
+            for sentence in self._arbiter.warnings(self.plan) if self._arbiter is not None else ():
+                logger.warning("%s", sentence)
 
     async def _tell_library(self) -> None:
         await self.draining.wait()
@@ -519,7 +562,7 @@ class Coordinator(DrainCoordinator):
                 self.signalled(signal.Signals(signum))
 
     def _end_process(self, status: int, report: DrainReport) -> None:
-        if self._mode is Mode.ACTIVE:
+        if self._mode.whole:
             exit_with_report(status, report, self._teller.tell)
         else:
             logger.error("the process would be ended now: %s", report)

@@ -23,6 +23,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -342,6 +343,9 @@ class SignalHold:
 
     def _interrupt_main_thread(self) -> None:
         """Have the main thread run _run_requests soon, whatever it is doing, short of one long C call."""
+        if _threads_are_greenlets():
+            self._run_requests(None)
+            return
         main = threading.main_thread().ident
         takeover = self._takeover
         if takeover is not None and main is not None and takeover.current(signal.SIGURG) is not None:
@@ -385,4 +389,13 @@ class SignalHold:
 
 
 def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+    return threading.current_thread() is threading.main_thread() or _threads_are_greenlets()
+
+
+def _threads_are_greenlets() -> bool:
+    """Whether gevent has put greenlets in the threads' place: all of them run in the main thread, whatever they say.
+
+    Nobody has to be interrupted then, and the identifier that the main thread gives for that is none of a thread.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))

@@ -226,6 +226,33 @@ def test_a_second_interrupt_forces(rig):
     assert "a second SIGINT forced it" in str(report)
 
 
+def test_what_a_parent_tells_begins_the_leave_and_its_sigterm_is_no_second_wish(rig):
+    """hypercorn's parent terminates its other workers when the first has ended, however far they are."""
+    r = rig(plan=Plan(propagation=10, drain=20))
+    key = r.coordinator.enter("job")
+    r.serving().coordinator.told_to_stop()
+    assert r.until(Phase.DRAINING) - r.coordinator.life.lifecycle.entered(Phase.LAME_DUCK) >= 10
+    r.loop.advance(2)
+    r.coordinator.signalled(TERM)
+    r.loop.advance(2)
+    assert r.phase is Phase.DRAINING
+    assert not r.exits
+    r.coordinator.signalled(TERM)  # but this is one
+    r.coordinator.leave(key)
+    assert [status for status, *_ in r.exits] == [1]
+
+
+def test_what_a_parent_tells_after_a_hook_begins_the_drain(rig):
+    r = rig(plan=Plan(propagation=10, drain=20))
+    visit = r.serving().coordinator.prestop(elapsed=0, grace=None)
+    r.loop.advance(15)
+    visit.answered()
+    assert r.phase is Phase.LAME_DUCK
+    r.coordinator.told_to_stop()
+    r.until(Phase.STOPPED, limit=5)
+    assert not r.coordinator.report.problems
+
+
 def test_a_second_sigterm_is_ignored_in_the_lame_duck_and_forces_from_the_drain_on(rig):
     """The platform may repeat itself; a person with `kill` who means it is heard when waiting can help no more."""
     r = rig().serving()
