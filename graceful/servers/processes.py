@@ -43,7 +43,7 @@ def is_parent_of_workers() -> bool:
     main = threading.main_thread().ident
     frame: FrameType | None = sys._current_frames().get(main or 0)  # noqa: SLF001  public, see the documentation of sys
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
+        module = str(frame.f_globals.get("__name__", ""))
         if module.startswith(("uvicorn.", "hypercorn.")):
             return module.startswith("uvicorn.supervisors.") or module == "hypercorn.run"
         frame = frame.f_back

@@ -33,6 +33,8 @@ FEWEST = 5
 GRACE_PERIOD = 30.0
 ALONE = 12.0
 """Seconds after which a server that would do without graceful counts as one that does not end."""
+_SETTLING = 1.5
+"""Seconds for the other workers of a server without graceful, which nobody hears of."""
 _WELL_WITHIN = 0.3
 """Seconds after the trigger at which something else happens in the lame duck."""
 
@@ -139,6 +141,8 @@ async def _leave(scene: _Scene) -> Row:
     if scene.graceful:
         await asyncio.to_thread(service.wait_for, "ready: serving", times=scene.configuration.workers)
     await _until_it_answers(port)
+    if not scene.graceful:
+        await asyncio.sleep(_SETTLING)
     fresh, kept = Load(port), Load(port)
     async with asyncio.TaskGroup() as tasks:
         open_ended = await _begin(tasks, scene.configuration, port)
