@@ -26,6 +26,7 @@ from graceful.http.asgi import GracefulMiddleware
 from graceful.http.noting import NotingMiddleware
 from graceful.http.wsgi import WsgiMiddleware
 from graceful.kubernetes.manifest import Snippets
+from graceful.pid_one import report_ancestors
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
@@ -441,6 +442,8 @@ class Coordinator(DrainCoordinator):
         await self._changes.until(lambda: self.phase is not Phase.STARTING)
         if self.phase is Phase.SERVING:
             report_plan(self.settings, self.plan, os.environ)
+            if self._mode is Mode.ACTIVE:
+                report_ancestors(os.getpid())
 
     async def _pump_signals(self) -> None:
         if self._signals is None:

@@ -10,7 +10,8 @@ interface of `signal` alone:
    default, so that a stray one harms nobody.
 3. A handler set by `loop.add_signal_handler` is only a stand-in, the event loop acts on a byte from its wake-up
    descriptor: that is tapped as well, and all other signals' bytes are passed on.
-4. `release` runs in the main thread too, and hands the signal to the owner that was found last.
+4. Whoever took a signal after us, and is no server, is named in a warning, by that thread.
+5. `release` runs in the main thread too, and hands the signal to the owner that was found last.
 
 This module knows nothing of phases or of what is to be done between the signal and its release.
 """
@@ -28,6 +29,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from graceful._displaced import Displacements
 from graceful._forking import inherited
 from graceful._owners import Handover, OwnerAdapter
 from graceful._takeover import Layer, Takeover
@@ -201,6 +203,7 @@ class SignalHold:
         self._hurry = asyncio.Event()
         if self._released:
             self._hurry.set()
+        displacements = Displacements()
         forwarder = asyncio.create_task(self._pass_on(tap), name="graceful-signal-tap")
         try:
             started = prodded = time.monotonic()
@@ -209,6 +212,9 @@ class SignalHold:
                 if self._requests or takeover.is_displaced() or now >= prodded + _PROD_PERIOD:
                     self._interrupt_main_thread()
                     prodded = now
+                # What a server puts back when it has stopped, and we at the very end, is nobody's business.
+                if not self._released:
+                    displacements.tell(takeover)
                 starting = now < started + _POLL_START_PERIOD
                 await self._pause(_POLL_START_DELAY if starting else _POLL_LATER_DELAY)
         finally:
