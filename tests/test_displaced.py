@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import types
+from asyncio import unix_events
+from typing import Any
 
 import pytest
 import uvloop
@@ -89,13 +91,14 @@ def test_of_a_servers_own_start_nothing_is_said(owner, caplog):
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("known", [True, False])
 def test_the_callback_behind_a_loops_stand_in_is_named(new_loop, known, caplog):
-    """1. A loop handler takes SIGTERM. 2. Its stand-in says nothing: the loop is asked. 3. A server's own is expected."""
+    """1. A loop handler takes SIGTERM. 2. The loop is asked for what it is. 3. A server's own is expected."""
 
     async def take():
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(INT, from_module("aiohttp.web_runner"))
         loop.add_signal_handler(TERM, from_module("aiohttp.web_runner" if known else "shop.main"), 1)
         hold.ensure()
+        assert hold._takeover is not None
         Displacements().tell(hold._takeover)
 
     hold = SignalHold()
@@ -111,9 +114,10 @@ def test_the_callback_behind_a_loops_stand_in_is_named(new_loop, known, caplog):
 
 def test_a_loop_that_shows_nothing_is_named_as_such(caplog):
     """No loop ran when it was found, or another version hides its callbacks."""
-    noop = asyncio.unix_events._sighandler_noop
+    noop = unix_events._sighandler_noop  # type: ignore[attr-defined]  it is private
+    silent: Any = types.SimpleNamespace(_signal_handlers={})
     Displacements().tell_found([Found(TERM, noop, None)])
-    Displacements().tell_found([Found(TERM, noop, types.SimpleNamespace(_signal_handlers={}))])
+    Displacements().tell_found([Found(TERM, noop, silent)])
     assert [warning.partition(" took")[0] for warning in warnings_of(caplog)] == [
         "an event loop's add_signal_handler",
         "an event loop's add_signal_handler",
@@ -163,7 +167,7 @@ def test_what_cannot_be_held_is_told_when_it_is_seen_twice(caplog):
 
 def test_a_sigint_that_was_ignored_from_the_start_is_a_shells_background_job(monkeypatch):
     """Ignored later it was an application; SIGTERM ignored is told in any case; None is a handler of C code."""
-    handlers = {TERM: signal.SIG_IGN, INT: signal.SIG_IGN, signal.SIGURG: signal.SIG_DFL}
+    handlers: dict[int, Any] = {TERM: signal.SIG_IGN, INT: signal.SIG_IGN, signal.SIGURG: signal.SIG_DFL}
     monkeypatch.setattr(signal, "getsignal", lambda signum: handlers[signum])
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     takeover = Takeover([TERM, INT], [], lambda *_: None)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -97,10 +98,9 @@ def test_a_real_shell_is_read(script, catches):
     ) as shell:
         assert shell.stdout is not None
         shell.stdout.readline()
-        children = f"/proc/{shell.pid}/task/{shell.pid}/children"
-        with open(children) as file, contextlib.ExitStack() as cleanup:
+        with contextlib.ExitStack() as cleanup:
             cleanup.callback(shell.kill)
-            pid = int(file.read())
+            pid = int(Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text())
             cleanup.callback(os.kill, pid, 9)
             parent, *others = ancestors_of(pid)
     assert (parent.pid, parent.words[:2], parent.catches_sigterm) == (shell.pid, ("sh", "-c"), catches)
