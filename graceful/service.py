@@ -310,6 +310,8 @@ class Coordinator(DrainCoordinator):
         until = time.monotonic() + max(0.0, self.remaining) + _STOP_SLACK
         while not stopped.wait(self.enforce_deadline()) and time.monotonic() < until:
             pass
+        if self._signals is not None:
+            self._signals.finish()
 
     # For install()
 

@@ -255,6 +255,10 @@ class SignalHold:
         self._released = True
         self._hurry.set()
 
+    def finish(self) -> None:
+        """Everything is done, and nobody is to be released: what comes now must only not change the exit code."""
+        self._released = True
+
     def stop_accepting(self, signum: int) -> None:
         """Have the owner of a signal, where it is a server that can, close its listener soon, ahead of a `release`."""
 

@@ -114,7 +114,7 @@ def test_the_callback_behind_a_loops_stand_in_is_named(new_loop, known, caplog):
 
 def test_a_loop_that_shows_nothing_is_named_as_such(caplog):
     """No loop ran when it was found, or another version hides its callbacks."""
-    noop = unix_events._sighandler_noop  # type: ignore[attr-defined]  it is private
+    noop = unix_events._sighandler_noop  # type: ignore[attr-defined]  # it is private
     silent: Any = types.SimpleNamespace(_signal_handlers={})
     Displacements().tell_found([Found(TERM, noop, None)])
     Displacements().tell_found([Found(TERM, noop, silent)])
