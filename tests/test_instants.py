@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -119,7 +119,8 @@ def run_case(kind: str, place: str, burst: Burst) -> None:
 
 
 def judge(service: Child, code: int, seconds: float, interrupted: bool) -> None:
-    text = service.text
+    # What a signal did before install() is Python's own.
+    text = service.text.partition("installed")[2]
     forced = "forced it" in text
     if code == -INT and interrupted:
         # A person may get out of an exit that hangs: all that is left to do then is the interpreter's.
@@ -170,7 +171,7 @@ def read(connection: socket.socket) -> str:
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Future[None]]]:
     """All selected cases side by side: each of them mostly waits."""
-    selected = [
+    selected: list[Any] = [
         item.callspec.params["case"]
         for item in request.session.items
         if isinstance(item, pytest.Function) and "runs" in item.fixturenames

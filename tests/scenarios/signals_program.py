@@ -113,7 +113,7 @@ def blocked_in(call: Callable[[], object]) -> None:
         say("cleaned")
 
 
-def signalled_elsewhere() -> None:
+def signalled_elsewhere(*, in_loop: bool) -> None:
     """1. Held. 2. SIGTERM is delivered to another thread, while the main thread waits. 3. It is held all the same."""
     keeper.start()
     say("working")
@@ -123,7 +123,10 @@ def signalled_elsewhere() -> None:
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
     threading.Thread(target=signal_itself, daemon=True).start()
-    threading.Event().wait()
+    if in_loop:
+        asyncio.run(work_forever(install=False))
+    else:
+        threading.Event().wait()
 
 
 def join_a_thread() -> None:
@@ -455,7 +458,8 @@ STORIES: dict[str, Callable[..., None]] = {
     "uvloop-before": functools.partial(asyncio_program, "uvloop", inside=False),
     "uvloop-inside": functools.partial(asyncio_program, "uvloop", inside=True),
     "asyncio-busy-before": busy_asyncio_program,
-    "elsewhere": signalled_elsewhere,
+    "elsewhere": functools.partial(signalled_elsewhere, in_loop=False),
+    "elsewhere-asyncio": functools.partial(signalled_elsewhere, in_loop=True),
     "receiver": receiver,
     "wait": functools.partial(blocked_in, threading.Event().wait),
     "join": functools.partial(blocked_in, join_a_thread),
