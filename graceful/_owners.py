@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Handler", "Handover", "OwnerAdapter", "end_program", "is_loop_handler", "is_nobody"]
+__all__ = [
+    "Handler",
+    "Handover",
+    "OwnerAdapter",
+    "QueueLibrary",
+    "end_program",
+    "is_loop_handler",
+    "is_nobody",
+    "runs_in",
+]
 
 # What signal.getsignal() returns. None is a handler that was not set from Python.
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
@@ -59,6 +68,27 @@ class OwnerAdapter(Protocol):
         """Whether the server itself, done with its shutdown, raises a signal once more from this frame."""
 
 
+class QueueLibrary(Protocol):
+    """How to recognise a library whose worker must get its signals at once: it stops fetching when it does.
+
+    Every method may be called in any thread, and inside a signal handler.
+    """
+
+    @property
+    def name(self) -> str:
+        """The library's."""
+
+    @property
+    def advice(self) -> str:
+        """What the user does so that the leave begins with the worker's own stop."""
+
+    def owns(self, handler: object) -> bool:
+        """Whether this handler is that library's."""
+
+    def is_stopping(self) -> bool:
+        """Whether the worker has been told to stop already."""
+
+
 def is_nobody(handler: object) -> bool:
     """Whether nobody owns a signal with this handler: it would just end the program.
 
@@ -81,6 +111,16 @@ def is_loop_handler(handler: object) -> bool:
     return handler is getattr(unix_events, "_sighandler_noop", None) or isinstance(
         getattr(handler, "__self__", None), asyncio.AbstractEventLoop
     )
+
+
+def runs_in(handler: object, frame: FrameType | None) -> bool:
+    """Whether a handler is running where the main thread was interrupted: one signal handler may interrupt another."""
+    code = getattr(handler, "__code__", None)
+    while frame is not None:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def end_program() -> None:

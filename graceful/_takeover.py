@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import FrameType
 
-    from graceful._owners import Handler, OwnerAdapter
+    from graceful._owners import Handler, OwnerAdapter, QueueLibrary
 
 __all__ = ["Layer", "Takeover"]
 
@@ -74,6 +74,7 @@ class Takeover:
     Args:
         signals: the signals to take.
         owners: what knows how to hand a signal to one kind of server, asked in this order.
+        libraries: whose handlers are not taken over.
         arrived: called when a signal reaches one of our layers, as a signal handler is, with the layer.
     """
 
@@ -81,11 +82,13 @@ class Takeover:
         self,
         signals: Iterable[int],
         owners: Sequence[OwnerAdapter],
+        libraries: Sequence[QueueLibrary],
         arrived: Callable[[Layer, int, FrameType | None], None],
     ) -> None:
         self._signals = frozenset(signals)
         self._layers: dict[int, list[Layer]] = {signum: [] for signum in (*self._signals, signal.SIGURG)}
         self._owners = owners
+        self._libraries = libraries
         self.arrived = arrived
         self.found: deque[Found] = deque(maxlen=_FOUND_MAX)
         """What stood in the place of ours, oldest first; for another thread to take out."""
@@ -118,7 +121,8 @@ class Takeover:
         A tapped loop may set its wake-up descriptor anew at any time, and only the main thread can look.
         """
         lost = any(
-            self.current(signum) is None and _can_be_held(signum, signal.getsignal(signum)) for signum in self._layers
+            self.current(signum) is None and self._can_be_held(signum, signal.getsignal(signum))
+            for signum in self._layers
         )
         return lost or self._loop_is_owner()
 
@@ -183,7 +187,7 @@ class Takeover:
         """Take one signal, unless it is ours or not to be held; whether it reached its owner before that."""
         owner = signal.getsignal(signum)
         layers = self._layers[signum]
-        if self.current(signum) is not None or not _can_be_held(signum, owner):
+        if self.current(signum) is not None or not self._can_be_held(signum, owner):
             return False
         layer = next((known for known in layers if known.owner == owner), None)
         if layer is None:
@@ -210,9 +214,13 @@ class Takeover:
         layers = (self.current(signum) for signum in self._signals)
         return any(layer is not None and is_loop_handler(layer.owner) for layer in layers)
 
+    def library_of(self, signum: int) -> QueueLibrary | None:
+        """The library that has the signal, and keeps it (any thread)."""
+        handler = signal.getsignal(signum)
+        return next((library for library in self._libraries if library.owns(handler)), None)
 
-def _can_be_held(signum: int, handler: Handler) -> bool:
-    """Not what is ignored on purpose, nor what could not be put back because it was set by C code."""
-    if handler is None:
-        return False
-    return handler != signal.SIG_IGN or signum == signal.SIGURG
+    def _can_be_held(self, signum: int, handler: Handler) -> bool:
+        """Not what is ignored on purpose, is a library's, or could not be put back because it was set by C code."""
+        if handler is None or self.library_of(signum) is not None:
+            return False
+        return handler != signal.SIG_IGN or signum == signal.SIGURG

@@ -13,6 +13,7 @@ import anyio
 from anyio import from_thread, to_thread
 
 from graceful.core.callbacks import CallbackOutcome, CallbackRecord
+from graceful.stacks import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,56 +34,74 @@ class AppCaller:
 
     def __init__(self) -> None:
         self._token: EventLoopToken | None = None
+        self.thread: int | None = None
+        """The thread of the application's event loop, if that is known."""
 
     def adopt(self, token: EventLoopToken) -> None:
-        """Take this event loop for the application's."""
-        self._token = token
+        """Take this event loop, which runs here, for the application's."""
+        self._token, self.thread = token, threading.get_ident()
+
+    def adopt_first(self, token: EventLoopToken) -> None:
+        """Take this event loop for the application's, where none is known yet."""
+        self._token = self._token or token
 
     def forget(self) -> None:
         """Nobody's event loop is the application's any more: in a forked child."""
-        self._token = None
+        self._token = self.thread = None
 
-    async def call(self, callback: RegisteredCallback, timeout: float) -> CallbackRecord:  # noqa: ASYNC109  the record needs it
+    async def call(
+        self,
+        callback: RegisteredCallback,
+        timeout: float,  # noqa: ASYNC109  the record needs it
+        worker: Worker | None = None,
+    ) -> CallbackRecord:
         """Call a callback and say how it went; it never raises what the callback raises.
 
         Args:
             callback: what to call.
             timeout: upper bound in seconds. An async callback is cancelled then, a sync one is left behind.
+            worker: is told who works on it.
         """
-        record, _ = await self.call_for_value(callback, timeout)
+        record, _ = await self.call_for_value(callback, timeout, worker)
         return record
 
-    async def call_for_value(self, callback: RegisteredCallback, timeout: float) -> tuple[CallbackRecord, Any]:  # noqa: ASYNC109
+    async def call_for_value(
+        self,
+        callback: RegisteredCallback,
+        timeout: float,  # noqa: ASYNC109  as above
+        worker: Worker | None = None,
+    ) -> tuple[CallbackRecord, Any]:
         """As `call`, with what the callback returned (None unless it completed)."""
         began = anyio.current_time()
         value, error = None, None
+        worker = worker or Worker()
         with anyio.move_on_after(timeout) as scope:
-            value, error = await self._outcome_of(callback.function, timeout)
+            value, error = await self._outcome_of(callback.function, timeout, worker)
         seconds = anyio.current_time() - began
         if scope.cancelled_caught or isinstance(error, _OverdueError):
             reason = f"did not end within {timeout:.1f}s"
-            return CallbackRecord(callback.name, CallbackOutcome.TIMED_OUT, seconds, reason), None
+            return CallbackRecord(callback.name, CallbackOutcome.TIMED_OUT, seconds, reason, worker.last_seen()), None
         if error is not None:
             reason = f"{type(error).__name__}: {error}"
             return CallbackRecord(callback.name, CallbackOutcome.FAILED, seconds, reason), None
         return CallbackRecord(callback.name, CallbackOutcome.COMPLETED, seconds), value
 
-    async def _outcome_of(self, function: Callback, timeout: float) -> tuple[Any, BaseException | None]:  # noqa: ASYNC109
+    async def _outcome_of(
+        self,
+        function: Callback,
+        timeout: float,  # noqa: ASYNC109  as above
+        worker: Worker,
+    ) -> tuple[Any, BaseException | None]:
         if _is_async(function):
-            return await self._in_application(function, timeout)
-        value, error = await _in_thread(function)
+            return await self._in_application(_Call(function, timeout, worker))
+        value, error = await _in_thread(functools.partial(_outcome, function, worker))
         if error is None and inspect.isawaitable(value):
             # A sync function that hands back an awaitable: `lambda: pool.close()`.
             awaitable = value
-            return await self._in_application(lambda: awaitable, timeout)
+            return await self._in_application(_Call(lambda: awaitable, timeout, worker))
         return value, error
 
-    async def _in_application(
-        self,
-        function: Callable[[], Awaitable[Any]],
-        timeout: float,  # noqa: ASYNC109  it is enforced in the other loop
-    ) -> tuple[Any, BaseException | None]:
-        call = _Call(function, timeout)
+    async def _in_application(self, call: _Call) -> tuple[Any, BaseException | None]:
         if self._token is None or self._token == anyio.lowlevel.current_token():
             return await call.run()
         try:
@@ -98,20 +117,23 @@ class _OverdueError(Exception):
 class _Call:
     """One call in the application's loop that can be given up before that loop got round to it."""
 
-    def __init__(self, function: Callable[[], Awaitable[Any]], timeout: float) -> None:
+    def __init__(self, function: Callable[[], Awaitable[Any]], timeout: float, worker: Worker) -> None:
         self.function = function
         self.timeout = timeout
+        self.worker = worker
         self.abandoned = False
 
     async def run(self) -> tuple[Any, BaseException | None]:
         if self.abandoned:
             # It was recorded as timed out while this loop was blocked; starting it now would be a surprise.
             return None, None
+        self.worker.is_here()
         # The time limit stands in the loop that runs the call: nobody else could cancel it there.
         with anyio.move_on_after(self.timeout) as scope:
             try:
                 return await self.function(), None
             except anyio.get_cancelled_exc_class() as error:
+                self.worker.was_at(error.__traceback__)
                 if scope.cancel_called:
                     raise
                 return None, error
@@ -128,15 +150,15 @@ class _Call:
             return None, error
 
 
-async def _in_thread(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+async def _in_thread(function: Callable[[], tuple[Any, BaseException | None]]) -> tuple[Any, BaseException | None]:
     # A limiter of its own: calls that were left behind must not use up the default limiter's places.
     limiter = anyio.CapacityLimiter(1)
     try:
-        return await to_thread.run_sync(_outcome, function, abandon_on_cancel=True, limiter=limiter)
+        return await to_thread.run_sync(function, abandon_on_cancel=True, limiter=limiter)
     except RuntimeError:
         # Python 3.12.0 and 3.12.1 start no thread any more once the main thread has returned (cpython#113964). The
         # deadline is kept elsewhere.
-        return _outcome(function)
+        return function()
 
 
 async def _in_own_thread(function: Callable[[], tuple[Any, BaseException | None]]) -> tuple[Any, BaseException | None]:
@@ -164,7 +186,8 @@ async def _in_own_thread(function: Callable[[], tuple[Any, BaseException | None]
     return await future
 
 
-def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def _outcome(function: Callable[[], Any], worker: Worker) -> tuple[Any, BaseException | None]:
+    worker.is_here()
     try:
         return function(), None
     except BaseException as error:  # noqa: BLE001  a callback's failure is a record

@@ -19,10 +19,13 @@ from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
 from graceful.core.pacing import closing_instants
 from graceful.core.phases import Event, Lifecycle, Phase
 from graceful.core.siblings import YES
+from graceful.draining import LongConnection
 from graceful.early_end import until_silent
 from graceful.life import Changes, HookVisit, Life
 from graceful.recycling import see_who_leaves
 from graceful.sharing import RegistryAmongOthers, share
+from graceful.stacks import CallUnderWay, Job
+from graceful.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from graceful.calling import AppCaller
     from graceful.core.budget import Plan
     from graceful.core.callbacks import RegisteredCallback
+    from graceful.core.inflight import Unit
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
     from graceful.core.silence import EarlyEndRule
@@ -53,9 +57,12 @@ _LEAST_CALLBACK_TIME: Final = 0.05
 _LOOK: Final = 0.25
 """Seconds between two looks at the deadline, at most."""
 
-
 _CLOSING_SHARE: Final = 0.5
-"""Of the drain's time, for the closing of long connections; the rest is for what they do to come to their end."""
+"""Of the drain's time, for asking long connections to end; the rest is for what they do to come to their end."""
+
+_CUT_SHARE: Final = 0.8
+"""Of the drain's time, after which a long connection that has not come to its end is cut off; its application's own
+clean-up has the rest."""
 
 
 class DrainCoordinator:
@@ -77,6 +84,8 @@ class DrainCoordinator:
         stop_server: tells the server to stop before anything else is done, and gives it some seconds; whether it will
             say when its listener is closed and its requests are done (`server_stops`).
         early_end: when the propagation wait may end before its time; None for never.
+        query: whether the deadline report may tell query strings.
+        tell: is given the report of every leave that comes to its own end, on graceful's event loop.
         clock: monotonic seconds; the clock of the event loop that `run` runs in.
     """
 
@@ -92,6 +101,8 @@ class DrainCoordinator:
         make_siblings: Callable[[Registry | None], Siblings | None] = lambda _registry: None,
         stop_server: Callable[[float], Awaitable[bool]] | None = None,
         early_end: EarlyEndRule | None = None,
+        query: bool = False,
+        tell: Callable[[DrainReport], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -103,8 +114,11 @@ class DrainCoordinator:
         self._stop_server = stop_server
         self._exit_process = exit_process
         self._early_end = early_end
+        self._witness = Witness(lambda: caller.thread, query=query, clock=clock)
+        self._tell = tell
         self._clock = clock
         self._random = Random()  # noqa: S311  where a connection's close falls is no secret
+        self._lame_duck_callbacks: list[RegisteredCallback] = []
         self._drain_callbacks: list[RegisteredCallback] = []
         self._cleanup_callbacks = CallbackStack()
         self.new_life()
@@ -122,7 +136,11 @@ class DrainCoordinator:
         self.report: DrainReport | None = None
         """How the leave went, once it is over."""
         self.life = Life(
-            Lifecycle(self._clock()), self._registry, list(self._drain_callbacks), self._cleanup_callbacks.copy()
+            Lifecycle(self._clock()),
+            self._registry,
+            list(self._lame_duck_callbacks),
+            list(self._drain_callbacks),
+            self._cleanup_callbacks.copy(),
         )
 
     @property
@@ -158,6 +176,18 @@ class DrainCoordinator:
         """Seconds that the cleanup callbacks with a timeout of their own ask for together."""
         return self.life.cleanup_callbacks.timeouts()
 
+    @property
+    def drain_remaining(self) -> float:
+        """Seconds that are left of the drain; 0 where none is under way."""
+        until = self.life.drain_ends
+        return 0.0 if until is None else max(0.0, until - self._clock())
+
+    def add_lame_duck_callback(self, callback: RegisteredCallback) -> None:
+        """Have a callback run when the leave begins; nothing waits for it."""
+        self.life.lame_duck_callbacks.append(callback)
+        if not self._readiness.starting:
+            self._lame_duck_callbacks.append(callback)
+
     def add_drain_callback(self, callback: RegisteredCallback) -> None:
         """Have a callback run when the lame duck is over."""
         self.life.drain_callbacks.append(callback)
@@ -174,24 +204,32 @@ class DrainCoordinator:
     # Work and triggers, from any thread
 
     def enter(self, *what: str) -> int:
-        """Take a unit of work in; the key is for `leave`.
+        """Take a unit of work in that the task, or the thread, that calls this will do; the key is for `leave`.
+
+        Args:
+            what: words that name it.
 
         Raises:
             NotAcceptingError: if the drain accepts no new work.
         """
-        return self.life.in_flight.enter(what, self._clock())
+        return self.enter_unit(Job(*what))
+
+    def enter_unit(self, unit: Unit) -> int:
+        """As `enter`, for one that tells more about itself than a name."""
+        return self.life.in_flight.enter(unit, self._clock())
 
     def leave(self, key: int) -> None:
         """A unit of work has finished."""
         self.life.in_flight.leave(key)
 
-    def hold_open(self, end: Callable[[], object]) -> int:
+    def hold_open(self, end: Callable[[], object], cut: Callable[[], object] = lambda: None) -> int:
         """A connection was opened that would never end by itself; the key is for `let_go`.
 
         Args:
-            end: asks it to end, from any thread, without blocking or raising. Called in the drain.
+            end: asks it to end, in the drain, when its turn has come. From any thread, without blocking or raising.
+            cut: has it end all the same when the drain's time is nearly over. Likewise.
         """
-        return self.life.long_connections.add(end)
+        return self.life.long_connections.add(LongConnection(end, cut))
 
     def let_go(self, key: int) -> None:
         """Such a connection has ended."""
@@ -249,6 +287,12 @@ class DrainCoordinator:
         self._wake()
         return True
 
+    def proceed(self) -> None:
+        """SIGTERM has come, though not to us: a lame duck that a hook began ends with its wait."""
+        if self.life.leave is not None:
+            self.life.leave.may_drain = True
+            self._wake()
+
     def server_stops(self) -> threading.Event:
         """The server stops by itself and its listener is closed: leave without a wait. Set when the leave is over."""
         life = self.life
@@ -284,9 +328,19 @@ class DrainCoordinator:
         life = self.life
         if life.leave is None:  # pragma: no cover  begun one line above
             return
-        reaction = life.leave.signalled(signum, self._clock(), self.phase, hook_waits=life.hook_waits)
+        self._react(life, life.leave.signalled(signum, self._clock(), self.phase, hook_waits=life.hook_waits))
+
+    def told_to_stop(self) -> None:
+        """The parent process wants this one to stop, and says so otherwise than by a signal."""
+        self.begin(Trigger.PARENT)
+        life = self.life
+        if life.leave is None:  # pragma: no cover  begun one line above
+            return
+        self._react(life, life.leave.told_to_stop(self._clock(), self.phase, hook_waits=life.hook_waits))
+
+    def _react(self, life: Life, reaction: Reaction) -> None:
         if reaction is Reaction.FORCE:
-            self._exit(f"a second {signum.name} forced it")
+            self._exit(f"a second {self.signum.name} forced it")
         elif reaction is Reaction.HURRY and life.hook_waits:
             self._problem("SIGTERM came while the hook was still waiting: the grace period was cut short")
         self._changes.notify()
@@ -362,6 +416,10 @@ class DrainCoordinator:
                 # Guarded by itself: a registry that breaks must not end the wait. It is watched until it is told to
                 # forget the instance: what comes back UP in the drain would get requests that are refused.
                 withdrawal.start_soon(self._guard, "taking the instance out of service", self._withdraw, life, leave)
+            for callback in life.lame_duck_callbacks:
+                withdrawal.start_soon(
+                    self._call, life, "lame duck", callback, leave.budget.last_call, leave.budget.plan.announce
+                )
             lame_duck = self._lame_duck_alone if leave.alone else self._lame_duck
             await self._guard("the lame duck", lame_duck, life, leave)
             self._end_wait(life)
@@ -381,6 +439,11 @@ class DrainCoordinator:
             logger.log(level, "%s", late, extra={"late_requests": late.as_dict()})
         level = logging.INFO if self.report.clean else logging.WARNING
         logger.log(level, "%s", self.report, extra={"drain_report": self.report.as_dict()})
+        try:
+            self._tell(self.report)
+        except Exception:
+            logger.exception("the report could not be told")
+        life.sightings.clear()  # told once: what may come now is a server that does not end
         life.stopped.set()
 
     async def _see_who_leaves(self, life: Life, leave: Leave) -> None:
@@ -487,42 +550,50 @@ class DrainCoordinator:
         self._changes.notify()
 
     async def _drain(self, life: Life, leave: Leave) -> None:
-        until = leave.budget.drain_until(self._clock())
+        until = life.drain_ends = leave.budget.drain_until(self._clock())
         async with anyio.create_task_group() as ending:
-            ending.start_soon(self._end_long_connections, life, until)
+            # Guarded by itself: what is in flight finishes whatever a connection makes of its end.
+            ending.start_soon(self._guard, "ending long connections", self._end_long_connections, life, until)
             async with anyio.create_task_group() as tasks:
                 for callback in life.drain_callbacks:
-                    tasks.start_soon(self._call, life, callback, until, leave.budget.plan.drain)
+                    tasks.start_soon(self._call, life, "on_drain", callback, until, leave.budget.plan.drain)
             # Consumers have been told to stop fetching; what they had in hand came in until here.
             life.in_flight.close()
             # Only now: every idle moment of a serving process would wake this thread.
             life.in_flight.notify_idle(self._wake)
             if not await self._changes.until(lambda: not len(life.in_flight), until):
                 life.unfinished = life.in_flight.snapshot()
+                life.sightings.append(self._witness.drain_ran_out(life.in_flight))
                 self._say(f"{len(life.unfinished)} still in flight when the drain ran out of time", logging.WARNING)
             ending.cancel_scope.cancel()
 
     async def _end_long_connections(self, life: Life, until: float) -> None:
         """Ask WebSockets and event streams to end, one after the other: their peers come back at once, elsewhere."""
         life.draining.set()
-        ends = life.long_connections.take_all()
+        connections = life.long_connections.all()
         now = self._clock()
-        longest = (until - now) * _CLOSING_SHARE
-        for instant, end in zip(
-            closing_instants(len(ends), now=now, longest=longest, random=self._random), ends, strict=True
-        ):
+        window = (until - now) * _CLOSING_SHARE
+        instants = closing_instants(len(connections), now=now, longest=window, random=self._random)
+        for instant, connection in zip(instants, connections, strict=True):
             await anyio.sleep_until(instant)
-            end()
+            connection.end()
+        await anyio.sleep_until(now + (until - now) * _CUT_SHARE)
+        for connection in life.long_connections.all():
+            connection.cut()
 
     async def _clean_up(self, life: Life, leave: Leave) -> None:
         until = leave.budget.cleanup_until(self._clock())
         for callback in life.cleanup_callbacks.drain():
-            await self._call(life, callback, until, leave.budget.plan.cleanup)
+            await self._call(life, "on_cleanup", callback, until, leave.budget.plan.cleanup)
 
-    async def _call(self, life: Life, callback: RegisteredCallback, until: float, default: float) -> None:
+    async def _call(self, life: Life, kind: str, callback: RegisteredCallback, until: float, default: float) -> None:
         own = default if callback.timeout is None else callback.timeout
-        record = await self._caller.call(callback, max(_LEAST_CALLBACK_TIME, min(own, until - self._clock())))
+        began = self._clock()
+        with life.under_way(CallUnderWay(callback.name), began) as call:
+            record = await self._caller.call(callback, max(_LEAST_CALLBACK_TIME, min(own, until - began)), call.worker)
         life.records.append(record)
+        if record.outcome is CallbackOutcome.TIMED_OUT:
+            life.sightings.append(self._witness.timed_out(kind, record))
         completed = record.outcome is CallbackOutcome.COMPLETED
         logger.log(logging.DEBUG if completed else logging.WARNING, "callback %s", record)
 
@@ -555,6 +626,7 @@ class DrainCoordinator:
 
     def _exit(self, reason: str) -> None:
         self.life.problems.append(reason)
+        self.life.sightings.append(self._witness.the_end(self.life))
         self.report = self.life.report(self._clock(), overdue=True)
         self._exit_process(1, self.report)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
@@ -13,7 +13,7 @@ from graceful.loops import run_soon_here
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Draining", "LongConnections"]
+__all__ = ["Draining", "LongConnection", "LongConnections"]
 
 
 class Draining:
@@ -64,28 +64,39 @@ class Draining:
             wake()
 
 
+class LongConnection(NamedTuple):
+    """How one connection that would never end by itself is ended: from any thread, at once and without raising.
+
+    Attributes:
+        end: asks it to end in order, when its turn has come in the drain.
+        cut: has it end all the same, when the drain's time is nearly over.
+    """
+
+    end: Callable[[], object]
+    cut: Callable[[], object]
+
+
 class LongConnections:
-    """The connections that would never end by themselves, and how each is asked to. Thread-safe."""
+    """The connections that would never end by themselves. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._open: dict[int, Callable[[], object]] = {}
+        self._open: dict[int, LongConnection] = {}
         self._ending = False
 
-    def add(self, end: Callable[[], object]) -> int:
-        """Take a connection in; gives the key for `remove`.
+    def add(self, connection: LongConnection) -> int:
+        """Take a connection in, and end it at once where the others have been asked already.
 
-        Args:
-            end: asks the connection to end, from any thread, at once and without raising. It is called at once where
-                the others have been asked already.
+        Returns:
+            The key for `remove`.
         """
         with self._lock:
             key = next(self._numbers)
-            self._open[key] = end
+            self._open[key] = connection
             ending = self._ending
         if ending:
-            end()
+            connection.end()
         return key
 
     def remove(self, key: int) -> None:
@@ -96,8 +107,8 @@ class LongConnections:
         """How many are open."""
         return len(self._open)
 
-    def take_all(self) -> list[Callable[[], object]]:
-        """How to end each of those that are open now; one that is added from now on is ended at once."""
+    def all(self) -> list[LongConnection]:
+        """Those that are open now; one that is added from now on is ended at once."""
         with self._lock:
             self._ending = True
             return list(self._open.values())

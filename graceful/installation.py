@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from graceful.registries import discovery_factory, registry_factory
-from graceful.servers import uvicorn
+from graceful.servers import celery, uvicorn
+from graceful.servers.gunicorn import Arbiter
+from graceful.servers.hypercorn import StopEvent
+from graceful.servers.processes import is_child_of_application
 from graceful.service import Coordinator, Mode
 from graceful.settings import load_settings
 from graceful.sharing import JointRegistry
@@ -47,10 +50,14 @@ def install(
     it gives the coordinator that is there.
 
     In a pytest process nothing is started until an application's lifespan begins, and no signal is taken: a test
-    that imports the application touches nothing (`enabled=True` starts everything all the same).
+    that imports the application touches nothing (`enabled=True` starts everything all the same). In a process that
+    the application itself starts with `multiprocessing`, and in gunicorn's arbiter, nothing is started before that
+    either, and everything then.
 
     Args:
-        app: a Starlette or FastAPI application, wired in place. Other ASGI applications: `coordinator.asgi(app)`.
+        app: a Starlette, FastAPI, Litestar, Quart, Django (what `get_asgi_application()` or `get_wsgi_application()`
+            gives), Flask or aiohttp.web application, wired in place. Others: serve `coordinator.asgi(app)` or
+            `coordinator.wsgi(app)`.
         registry: a registry of one's own, in place of Eureka.
         eureka: an `EurekaClient` of py_eureka_client that registers this service, started or not yet. It goes on with
             registering, heartbeats and discovery; from the first moment of the leave on it changes nothing any more,
@@ -104,7 +111,8 @@ def _load(eureka: Any, arguments: dict[str, Any]) -> Settings:
 
 
 def _build(settings: Settings, registry: Registry | None, eureka: Any, *, serves_app: bool) -> Coordinator:
-    mode = _mode(settings)
+    arbiter = Arbiter.find()
+    mode = _mode(settings, arbiter)
     guard = None if eureka is None else _guard(eureka)
     make_registry = (lambda: registry) if registry is not None else registry_factory(settings, mode, guard)
     plan = settings.plan(registry=make_registry is not None)
@@ -121,7 +129,11 @@ def _build(settings: Settings, registry: Registry | None, eureka: Any, *, serves
         mode=mode,
         make_registry=make_registry,
         make_siblings=_siblings_finder(settings, mode),
-        signals=SignalHold(owners=[uvicorn.UvicornOwner()]) if settings.hold_signals else None,
+        signals=SignalHold(owners=[uvicorn.UvicornOwner()], libraries=[celery.CeleryWorker()])
+        if settings.hold_signals
+        else None,
+        find_stop_event=StopEvent.find,
+        arbiter=arbiter,
         serves_app=serves_app,
         make_discovery=discovery_factory(settings, mode) if settings.eureka_url else None,
     )
@@ -143,19 +155,25 @@ def _keep_credentials_out(coordinator: Coordinator) -> None:
     coordinator.on_uninstall(keep_credentials_out())
 
 
-def _mode(settings: Settings) -> Mode:
+def _mode(settings: Settings, arbiter: Arbiter | None) -> Mode:
     if _plan_only or settings.enabled is False:
         return Mode.INERT
     # PYTEST_VERSION is pytest's own sign that code runs within it, but its child processes inherit the variable.
     in_pytest = "PYTEST_VERSION" in os.environ and "pytest" in sys.modules
-    return Mode.DEFERRED if in_pytest and settings.enabled is None else Mode.ACTIVE
+    if settings.enabled is not None:
+        return Mode.ACTIVE
+    if in_pytest:
+        return Mode.DEFERRED
+    # A parent of workers serves nothing itself, and a child of the application is none of the service's processes.
+    stands_by = is_child_of_application() or (arbiter is not None and not arbiter.in_worker)
+    return Mode.WAITING if stands_by else Mode.ACTIVE
 
 
 def _siblings_finder(settings: Settings, mode: Mode) -> Callable[[Registry | None], Siblings | None]:
     """What finds the other processes of the container that serve the same instance."""
 
     def find(registry: Registry | None) -> Siblings | None:
-        if mode is not Mode.ACTIVE:
+        if not mode.whole:
             return None  # in a test, whoever else runs on this machine is a stranger
         if registry is not None:
             # A registry that does not say what it registers stands for this process alone.
@@ -196,7 +214,7 @@ def _wire(app: Any, coordinator: Coordinator) -> None:
     unwire = wire(app, coordinator)
     if unwire is None:
         raise InstallError(
-            f"install() wires Starlette, FastAPI, Litestar, Quart, Flask and aiohttp.web applications, not "
+            f"install() wires Starlette, FastAPI, Litestar, Quart, Django, Flask and aiohttp.web applications, not "
             f"{type(app).__name__}; for another one call coordinator = install() and serve coordinator.asgi(app) or "
             "coordinator.wsgi(app)"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,21 +13,24 @@ import anyio
 from graceful.core.callbacks import CallbackStack
 from graceful.core.inflight import InFlight
 from graceful.core.ledger import LateLedger
+from graceful.core.obstacles import DeadlineReport, spending
 from graceful.core.phases import Phase
 from graceful.core.report import DrainReport
 from graceful.core.silence import Callers
 from graceful.draining import Draining, LongConnections
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from graceful.core.callbacks import CallbackRecord, RegisteredCallback
-    from graceful.core.inflight import Work
+    from graceful.core.inflight import Unit, Work
     from graceful.core.leave import Leave
     from graceful.core.ledger import LateRequests
+    from graceful.core.obstacles import Sighting
     from graceful.core.phases import Lifecycle
     from graceful.core.registry import Registry, RegistryOutcome
     from graceful.core.silence import EarlyEnd
+    from graceful.stacks import CallUnderWay
 
 __all__ = ["Changes", "HookVisit", "Life"]
 
@@ -73,6 +77,7 @@ class Life:
 
     lifecycle: Lifecycle
     registry: Registry | None = None
+    lame_duck_callbacks: list[RegisteredCallback] = field(default_factory=list)
     drain_callbacks: list[RegisteredCallback] = field(default_factory=list)
     cleanup_callbacks: CallbackStack = field(default_factory=CallbackStack)
     in_flight: InFlight = field(default_factory=InFlight)
@@ -85,6 +90,8 @@ class Life:
     withdrawn: RegistryOutcome | None = None
     deregistered: RegistryOutcome | None = None
     unfinished: tuple[Work, ...] = ()
+    running: dict[int, tuple[Unit, float]] = field(default_factory=dict)
+    sightings: list[Sighting] = field(default_factory=list)
     records: list[CallbackRecord] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
@@ -93,10 +100,20 @@ class Life:
     published_at: float | None = None
     wait_is_over: bool = False
     wait_was_whole: bool = False
+    drain_ends: float | None = None
     server_told: bool = False
     server_stopped: bool = False
     finished: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def under_way(self, call: CallUnderWay, now: float) -> Iterator[CallUnderWay]:
+        """Have a callback known while it runs."""
+        self.running[id(call)] = call, now
+        try:
+            yield call
+        finally:
+            del self.running[id(call)]
 
     @property
     def hook_waits(self) -> bool:
@@ -131,8 +148,21 @@ class Life:
             unfinished=self.in_flight.snapshot() if overdue else self.unfinished,
             callbacks=tuple(self.records),
             problems=tuple(self.problems),
+            deadline=self._deadline(now, overdue=overdue),
             overdue=overdue,
             now=now,
+        )
+
+    def _deadline(self, now: float, *, overdue: bool) -> DeadlineReport | None:
+        began = self.lifecycle.entered(Phase.LAME_DUCK)
+        if self.leave is None or began is None or not (overdue or self.sightings):
+            return None
+        return DeadlineReport(
+            self.leave.reason,
+            self.problems[-1] if overdue and self.problems else "",
+            self.leave.budget.deadline - began,
+            spending(self.lifecycle.durations(now), self.leave.budget.plan),
+            tuple(self.sightings),
         )
 
 

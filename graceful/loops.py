@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import current_token
@@ -11,7 +12,21 @@ from anyio.lowlevel import current_token
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["run_soon_here", "spawn"]
+    import anyio
+
+__all__ = ["Interruption", "current_task", "on_trio", "run_soon_here", "spawn"]
+
+
+def current_task() -> Any:
+    """The task that runs here, of asyncio or trio; None where none does."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop of asyncio runs here
+        trio: Any = sys.modules.get("trio")
+    try:
+        return trio.lowlevel.current_task() if trio else None
+    except RuntimeError:
+        return None
 
 
 def run_soon_here() -> Callable[[Callable[[], object]], None]:
@@ -31,15 +46,63 @@ def run_soon_here() -> Callable[[Callable[[], object]], None]:
     return soon
 
 
+def on_trio() -> bool:
+    """Whether the event loop that runs here is not one of asyncio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
+
+
+class Interruption:
+    """Cancels what one task runs, for a reason of ours, and tells that cancellation from anybody else's.
+
+    In the event loop of that task, but not from within it: what it cancels must wait for something.
+
+    On asyncio the cancellation is delivered once, so that the application's own clean-up may wait for something; a
+    cancel scope would interrupt that too, again and again. trio knows nothing else.
+
+    Args:
+        target: the asyncio task, or the scope that surrounds the application on trio; None where there is neither.
+    """
+
+    __slots__ = ("_asked", "_over", "_target")
+
+    def __init__(self, target: asyncio.Task[Any] | anyio.CancelScope | None) -> None:
+        self._target = target
+        self._asked = False
+        self._over = False
+
+    def interrupt(self) -> None:
+        """Cancel it; nothing happens the second time, or once it is over: the task has gone on to other things."""
+        if self._target is not None and not self._over and not self._asked:
+            self._asked = True
+            self._target.cancel()
+
+    def over(self) -> bool:
+        """The application has ended; whether a cancellation that comes out of it is ours alone. In its own task.
+
+        On trio always False: the scope has swallowed its own cancellation.
+        """
+        asked, self._asked, self._over = self._asked, False, True
+        task = current_task()
+        if not asked or not isinstance(task, asyncio.Task):
+            return False
+        if task is self._target:
+            task.uncancel()
+        # Else it has come here from the task that was cancelled, by waiting for that one. What is left then has been
+        # asked for by somebody else (`Task.cancelling`).
+        return not task.cancelling()
+
+
 _spawned: set[asyncio.Task[None]] = set()
 """The event loop has weak references only."""
 
 
 def spawn(function: Callable[[], Awaitable[None]]) -> None:
     """Start a task in the event loop that runs here, which nobody waits for; it must not raise."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if on_trio():
         import trio  # noqa: PLC0415  it is there: its event loop runs
 
         trio.lowlevel.spawn_system_task(function)

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import anyio
@@ -30,11 +30,14 @@ from graceful.pid_one import report_ancestors
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
+from graceful.servers.gunicorn import Arbiter
+from graceful.telling import Teller
+from graceful.tracking import Tracking
 from graceful.unusable import SettingsError
 from graceful.wire import env_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from graceful.core.budget import Plan
     from graceful.core.registry import Registry
@@ -42,11 +45,13 @@ if TYPE_CHECKING:
     from graceful.eureka.discovery import Discovery
     from graceful.http.asgi import ASGIApp
     from graceful.http.wsgi import WSGIApp
+    from graceful.servers.hypercorn import StopEvent
     from graceful.settings import Settings
     from graceful.sharing import Siblings
     from graceful.signals import SignalHold
 
     Function = TypeVar("Function", bound=Callable[[], Any])
+    Work = TypeVar("Work", bound=Callable[..., Any])
 
 __all__ = ["Coordinator", "Mode"]
 
@@ -66,8 +71,14 @@ class Mode(enum.Enum):
     """What `install()` starts."""
 
     ACTIVE = "everything, at once"
+    WAITING = "nothing until an application's lifespan begins, and everything from then on"
     DEFERRED = "nothing until an application's lifespan begins, and never a signal handler or a hard exit"
     INERT = "nothing at all"
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out, now or later."""
+        return self in {Mode.ACTIVE, Mode.WAITING}
 
 
 class Coordinator(DrainCoordinator):
@@ -84,18 +95,26 @@ class Coordinator(DrainCoordinator):
         make_registry: Callable[[], Registry] | None,
         make_siblings: Callable[[Registry | None], Siblings | None],
         signals: SignalHold | None,
+        find_stop_event: Callable[[], StopEvent | None] = lambda: None,
+        arbiter: Arbiter | None = None,
         serves_app: bool,
         make_discovery: Callable[[Runtime], Discovery] | None = None,
     ) -> None:
         self.settings = settings
         self._mode = mode
-        self._signals = signals if mode is Mode.ACTIVE else None
+        self._signals = signals if mode.whole else None
+        self._find_stop_event = find_stop_event
+        self._stop_event: StopEvent | None = None
+        self._arbiter = arbiter
+        self._serves_wsgi = False
+        self._parent_heard = False
         self._has_registry = make_registry is not None
         self._uninstalled = threading.Event()
         self._unwire: list[Callable[[], None]] = []
         self._runtime = Runtime(self._main)
         self._discovery = make_discovery(self._runtime) if make_discovery else None
         caller = AppCaller()
+        self._teller = Teller(settings)
         hosts = ("127.0.0.1", "::1", *([settings.ip_addr] if settings.ip_addr else []))
         readiness = Readiness(
             caller,
@@ -114,6 +133,8 @@ class Coordinator(DrainCoordinator):
             stop_server=self._tell_server,
             exit_process=self._end_process,
             early_end=settings.early_end_rule,
+            query=settings.deadline_report_query,
+            tell=self._teller.tell,
         )
 
     # For users
@@ -204,15 +225,25 @@ class Coordinator(DrainCoordinator):
         return _decorator(function, timeout, self._readiness.checks.append)
 
     def ready(self) -> None:
-        """Say that the service is ready: for one without a port. Its checks must still pass."""
+        """Say that the service is ready: for one without a port. Its checks must still pass.
+
+        Where no event loop of the application is known yet, the one that this is called in is taken for it: async
+        callbacks will run there.
+        """
+        with suppress(anyio.NoEventLoopError):
+            self._caller.adopt_first(current_token())
         self._readiness.by_hand = True
 
     def drain(self, reason: str = "drain() was called") -> None:
-        """Begin to leave, as SIGTERM would; returns at once. Nothing happens if the leave has begun already."""
+        """Begin to leave, as SIGTERM would; returns at once. It may be called in a signal handler.
+
+        If the leave has begun already nothing happens, but that after a hook no SIGTERM is waited for any more.
+        """
         if self._mode is Mode.INERT:
             logger.warning("drain() does nothing: graceful is switched off in this process")
             return
-        self.begin(Trigger.CALL, reason)
+        if not self.begin(Trigger.CALL, reason):
+            self.proceed()
 
     async def wait_stopped(self) -> None:
         """Return when the leave is over: for a `main` that would otherwise return before the cleanup callbacks ran.
@@ -222,18 +253,27 @@ class Coordinator(DrainCoordinator):
         while not self.life.stopped.is_set():  # noqa: ASYNC110  it is set by another thread
             await anyio.sleep(_LOOK)
 
-    @contextmanager
-    def track(self, name: str) -> Iterator[None]:
-        """Count a unit of work as in flight: `with coordinator.track("job 42"):`, or as a decorator.
+    @overload
+    def track(self, name: Work) -> Work: ...
+    @overload
+    def track(self, name: str | None = None) -> Tracking: ...
+    def track(self, name: Any = None) -> Any:
+        """Count a unit of work as in flight: the drain waits for it, and names it if it waits in vain.
+
+        `with coordinator.track("job 42"):`, `async with` alike, or as a decorator, with a name or bare: every run of
+        the function counts, of an `async def` and of a generator too, from the first step to the end. A generator that
+        is neither exhausted nor closed counts until it is collected.
+
+        Args:
+            name: names the work in reports; by default, as a decorator, that of the function.
 
         Raises:
-            NotAcceptingError: from the moment on at which the drain accepts no new work.
+            NotAcceptingError: when the work begins, from the moment on at which the drain accepts no new work.
+            TypeError: `with` without a name, or what is decorated is not a function.
         """
-        key = self.enter(name)
-        try:
-            yield
-        finally:
-            self.leave(key)
+        if name is None or isinstance(name, str):
+            return Tracking(self, name)
+        return Tracking(self, None)(name)
 
     def asgi(self, app: ASGIApp) -> ASGIApp:
         """Wrap an ASGI application: serve the result instead of it."""
@@ -255,6 +295,8 @@ class Coordinator(DrainCoordinator):
         """Wrap a WSGI application: serve the result instead of it."""
         if self._mode is Mode.INERT:
             return app
+        self._serves_wsgi = True
+        self._readiness.serves_app = True
         return WsgiMiddleware(
             app,
             self,
@@ -280,6 +322,35 @@ class Coordinator(DrainCoordinator):
         )
         return wiring.undo
 
+    def wire_grpc(self, server: Any, *, health: Any = None) -> None:
+        """Have a gRPC server leave with this service, and its clients told by its health servicer.
+
+        The servicer says NOT_SERVING from the beginning of the lame duck on, while calls are still served. When the
+        drain begins the server is stopped, with what remains of the drain as its grace: new calls are refused, those
+        in hand are waited for, and cancelled when that time is over.
+
+        Args:
+            server: of `grpc.server()`, or of `grpc.aio.server()`: then in its event loop.
+            health: the `HealthServicer` of `grpc_health.v1.health` that was added to it, of the same kind.
+
+        Raises:
+            TypeError: for what is no gRPC server, no health servicer, or one of the other kind.
+            RuntimeError: for a `grpc.aio` server, outside its event loop.
+        """
+        from graceful.servers.grpc import wire_grpc  # noqa: PLC0415  only a gRPC service pays for it
+
+        wire_grpc(server, health, self)
+
+    def grpc_interceptor(self) -> Any:
+        """An interceptor for `grpc.server(…, interceptors=[…])`, and for `grpc.aio.server` alike.
+
+        With it every call counts as in flight while its handler runs, is named by its method in the report, and those
+        that come after the leave has begun are counted as late.
+        """
+        from graceful.servers.grpc_calls import CallCounter  # noqa: PLC0415  grpc is there only in a gRPC service
+
+        return CallCounter(self)
+
     def uninstall(self) -> None:
         """Put everything back: the thread, the hook's socket, the signal handlers, the application. No leave begins."""
         self._shut_down()
@@ -289,6 +360,12 @@ class Coordinator(DrainCoordinator):
     def _shut_down(self) -> None:
         self._uninstalled.set()
         self._runtime.stop()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Let the server see what was held back from it."""
+        if self._stop_event is not None:
+            self._stop_event.give_back()
         if self._signals is not None:
             self._signals.uninstall()
 
@@ -316,7 +393,7 @@ class Coordinator(DrainCoordinator):
     # For install()
 
     def activate(self) -> None:
-        """Hold the signals and start the thread; in an inert or deferred service, do nothing."""
+        """Hold the signals and start the thread; in a service that is not active at once, do nothing."""
         if self._mode is not Mode.ACTIVE:
             return
         if self._signals is not None:
@@ -327,9 +404,12 @@ class Coordinator(DrainCoordinator):
 
     def _start(self) -> None:
         self._uninstalled.clear()
+        self._stop_event = self._find_stop_event() if self._signals is not None else None
+        if self._stop_event is not None:
+            self._stop_event.hold(lambda: self._runtime.call_soon(self._parent_tells))
         self._runtime.start()
         running = {thread.name for thread in threading.enumerate()}
-        if self._mode is Mode.ACTIVE and _STAND_BY not in running:
+        if self._mode.whole and _STAND_BY not in running:
             threading.Thread(target=self._stand_by, name=_STAND_BY, daemon=False).start()
 
     def adopt_loop(self) -> None:
@@ -350,15 +430,23 @@ class Coordinator(DrainCoordinator):
         if starts_later and self.phase is Phase.STARTING and self._runtime.running:
             logger.debug("a process is forked before the application has started: standing back in this one")
             self._shut_down()
+            for thread in threading.enumerate():
+                if thread.name == _STAND_BY:
+                    thread.join(_PROGRAM_LOOK)  # it sees within a look that it is not needed
 
     def reset_after_fork(self) -> None:
-        """In a forked child: nothing of the parent's is ours, until an application's lifespan begins here."""
+        """In a forked child: nothing of the parent's is ours, until it shows that it serves, too."""
         close_inherited()
         self._runtime.reset_after_fork()
         if self._discovery is not None:
             self._discovery.reset_after_fork()
         self._caller.forget()
         self.new_life()
+        if self._mode.whole and self._serves_wsgi and Arbiter.forks_here():
+            # gunicorn --preload: WSGI has no lifespan that would tell when the worker begins.
+            if self._signals is not None:
+                self._signals.install()
+            self._start()
 
     # For the middleware
 
@@ -395,6 +483,10 @@ class Coordinator(DrainCoordinator):
         """The application's start-up has completed."""
         self._readiness.started = True
 
+    def lifespan_unanswered(self) -> None:
+        """The application's start-up was neither completed nor failed: the server may go on without a lifespan."""
+        self._readiness.starting = False
+
     async def lifespan_ends(self) -> None:
         """The server stops; returns when everything that comes before the application's own teardown is done."""
         if not self._runtime.running:
@@ -414,20 +506,32 @@ class Coordinator(DrainCoordinator):
                 tasks.start_soon(self._pump_signals)
                 tasks.start_soon(serve_control, self)
                 tasks.start_soon(self._report_when_ready)
+                tasks.start_soon(self._tell_library)
                 if self._discovery is not None:
                     tasks.start_soon(self._discovery.run)
                 await self.run(self._runtime.call_soon)
                 if self.server_stopped_first:
                     tasks.cancel_scope.cancel()
-                elif self._signals is not None and threading.main_thread().is_alive() and not self.life.server_told:
-                    self._signals.release(self.signum, remaining=max(0.0, self.remaining))
+                elif threading.main_thread().is_alive() and not self.life.server_told:
+                    self._release(max(0.0, self.remaining))
                 # The thread stays: a later signal must not reach the server.
         except Exception:
             # Nobody would ever release the signals that are held: give them back, and let the server see the next.
-            if self._signals is not None:
-                self._signals.uninstall()
+            self._give_back()
             self.life.stopped.set()
             raise
+
+    def _release(self, remaining: float) -> None:
+        """Have the server stop, with what remains of the time."""
+        if self._stop_event is not None:
+            self._stop_event.release(remaining)
+        elif self._signals is not None:
+            self._signals.release(self.signum, remaining=remaining)
+
+    def _parent_tells(self) -> None:
+        if not self._parent_heard:
+            self._parent_heard = True
+            self.told_to_stop()
 
     async def _tell_server(self, within: float) -> bool:
         """Release the server before its time; False where nobody would tell us that it has stopped."""
@@ -436,7 +540,7 @@ class Coordinator(DrainCoordinator):
         self._signals.stop_accepting(self.signum)
         pause = min(_FIRST_REQUEST_DELAY, within)
         await anyio.sleep(pause)
-        self._signals.release(self.signum, remaining=within - pause)
+        self._release(within - pause)
         return True
 
     async def _report_when_ready(self) -> None:
@@ -446,6 +550,13 @@ class Coordinator(DrainCoordinator):
             report_plan(self.settings, self.plan, os.environ)
             if self._mode is Mode.ACTIVE:
                 report_ancestors(os.getpid())
+            for sentence in self._arbiter.warnings(self.plan) if self._arbiter is not None else ():
+                logger.warning("%s", sentence)
+
+    async def _tell_library(self) -> None:
+        await self.draining.wait()
+        if self._signals is not None:
+            self._signals.tell_library(self.signum)
 
     async def _pump_signals(self) -> None:
         if self._signals is None:
@@ -456,10 +567,11 @@ class Coordinator(DrainCoordinator):
                 self.signalled(signal.Signals(signum))
 
     def _end_process(self, status: int, report: DrainReport) -> None:
-        if self._mode is Mode.ACTIVE:
-            exit_with_report(status, report)
+        if self._mode.whole:
+            exit_with_report(status, report, self._teller.tell)
         else:
             logger.error("the process would be ended now: %s", report)
+            self._teller.tell(report, logging.ERROR)
 
 
 def _decorator(function: Function | None, timeout: float | None, add: Callable[[RegisteredCallback], None]) -> Any:

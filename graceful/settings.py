@@ -17,8 +17,10 @@ from graceful.unusable import SettingsError, placeholder, unusable
 from graceful.values import (
     DAY,
     CloseCode,
+    FilePath,
     Flag,
     HeaderName,
+    Layout,
     Probability,
     Seconds,
     Secret,
@@ -128,6 +130,21 @@ class Settings(InstanceSettings):
     )
     deregister_timeout: Seconds = Field(3.0, description="For deleting the instance and confirming that it is absent.")
     margin: Seconds = Field(2.0, description="Left for the server's own stop, and for the platform.")
+
+    deadline_report_format: Layout = Field(
+        "auto",
+        description="How the log has the report of who was in the way when time ran out: `text` for people, in lines, "
+        "or `json`, in one line. `auto`: text where the standard error is a terminal, else JSON.",
+    )
+    deadline_report_query: Flag = Field(
+        False,
+        description="Whether that report has the requests' query strings, in which there may be secrets.",
+    )
+    termination_log: FilePath | None = Field(
+        None,
+        description="The file that gets a few lines about a leave that was not clean, for `kubectl describe`: the "
+        "container's `terminationMessagePath`; `off` for none. Unset: `/dev/termination-log`, in Kubernetes only.",
+    )
 
     readiness_timeout: Timeout = Field(1.0, description="For one readiness check without a timeout of its own.")
     livez_path: UrlPath | None = Field("/livez", description="Liveness probe: 200 for as long as the process runs.")

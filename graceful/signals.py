@@ -24,6 +24,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING
 
 from graceful._displaced import Displacements
 from graceful._forking import inherited
-from graceful._owners import Handover, OwnerAdapter
+from graceful._owners import Handover, OwnerAdapter, QueueLibrary, runs_in
 from graceful._takeover import Layer, Takeover
 from graceful._wakeup import Pipe, readable
 
@@ -70,6 +71,7 @@ class SignalHold:
 
     Args:
         owners: what knows how to hand a signal to one kind of server, asked in this order.
+        libraries: the queue libraries whose handlers are left alone: their worker gets its signals at once.
         signals: the signals to hold.
     """
 
@@ -77,9 +79,12 @@ class SignalHold:
         self,
         *,
         owners: Sequence[OwnerAdapter] = (),
+        libraries: Sequence[QueueLibrary] = (),
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
     ) -> None:
         self._owners = tuple(owners)
+        self._libraries = tuple(libraries)
+        self._left_alone: set[str] = set()
         self._signals = frozenset[int](signals)
         self._pid: int | None = None
         self._installed = False
@@ -117,7 +122,7 @@ class SignalHold:
                 "before the server's thread is started"
             )
         self._pipe = Pipe()
-        self._takeover = Takeover(self._signals, self._owners, self._arrived)
+        self._takeover = Takeover(self._signals, self._owners, self._libraries, self._arrived)
         self._released = False
         self._reported.clear()
         self._requests.clear()
@@ -209,6 +214,7 @@ class SignalHold:
             started = prodded = time.monotonic()
             while self._active and not forwarder.done():
                 now = time.monotonic()
+                self._say_what_is_left_alone(takeover)
                 if self._requests or takeover.is_displaced() or now >= prodded + _PROD_PERIOD:
                     self._interrupt_main_thread()
                     prodded = now
@@ -219,6 +225,17 @@ class SignalHold:
                 await self._pause(_POLL_START_DELAY if starting else _POLL_LATER_DELAY)
         finally:
             forwarder.cancel()
+
+    def _say_what_is_left_alone(self, takeover: Takeover) -> None:
+        for signum in self._signals:
+            library = takeover.library_of(signum)
+            if library is not None and library.name not in self._left_alone:
+                self._left_alone.add(library.name)
+                logger.info(
+                    "%s has signal handlers of its own: they are left alone, its worker stops by itself; %s",
+                    library.name,
+                    library.advice,
+                )
 
     async def _pause(self, delay: float) -> None:
         if self._hurry.is_set():
@@ -258,6 +275,15 @@ class SignalHold:
     def finish(self) -> None:
         """Everything is done, and nobody is to be released: what comes now must only not change the exit code."""
         self._released = True
+
+    def tell_library(self, signum: int) -> None:
+        """Have the worker of a queue library stop, where it has the signal and has not had it yet. Returns at once.
+
+        Its worker fetches until it hears of the leave, and what began that may have been a hook or a call.
+        """
+        if self._active:
+            self._requests.append(lambda frame: self._tell_library(signum, frame))
+            self._interrupt_main_thread()
 
     def stop_accepting(self, signum: int) -> None:
         """Have the owner of a signal, where it is a server that can, close its listener soon, ahead of a `release`."""
@@ -307,6 +333,7 @@ class SignalHold:
     def _release(self, signum: int, frame: FrameType | None, deadline: float) -> None:
         layer = None if self._takeover is None else self._takeover.current(signum)
         if layer is None:
+            self._tell_library(signum, frame)  # its worker may have taken the signal only now
             return
         self._handing_over[signum] = deadline
         try:
@@ -314,12 +341,21 @@ class SignalHold:
         finally:
             self._handing_over.pop(signum, None)
 
+    def _tell_library(self, signum: int, frame: FrameType | None) -> None:
+        library = None if self._takeover is None else self._takeover.library_of(signum)
+        # Its handler may be running, and have begun the leave, before its worker is marked as stopping.
+        if library is not None and not library.is_stopping() and not runs_in(signal.getsignal(signum), frame):
+            signal.raise_signal(signum)
+
     def _hand_over(self, layer: Layer, signum: int, frame: FrameType | None) -> None:
         remaining = max(0.0, self._handing_over[signum] - time.monotonic())
         layer.takeover.hand_over(layer, signum, frame, remaining=remaining)
 
     def _interrupt_main_thread(self) -> None:
         """Have the main thread run _run_requests soon, whatever it is doing, short of one long C call."""
+        if _threads_are_greenlets():
+            self._run_requests(None)
+            return
         main = threading.main_thread().ident
         takeover = self._takeover
         if takeover is not None and main is not None and takeover.current(signal.SIGURG) is not None:
@@ -363,4 +399,13 @@ class SignalHold:
 
 
 def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+    return threading.current_thread() is threading.main_thread() or _threads_are_greenlets()
+
+
+def _threads_are_greenlets() -> bool:
+    """Whether gevent has put greenlets in the threads' place: all of them run in the main thread, whatever they say.
+
+    Nobody has to be interrupted then, and the identifier that the main thread gives for that is none of a thread.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))

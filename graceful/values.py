@@ -28,8 +28,10 @@ __all__ = [
     "DAY",
     "EUREKA_NAMES",
     "CloseCode",
+    "FilePath",
     "Flag",
     "HeaderName",
+    "Layout",
     "Metadata",
     "PageUrl",
     "Port",
@@ -246,9 +248,11 @@ Probability = Annotated[
 ]
 Flag = Annotated[bool, _expecting("true or false")]
 Stale = Annotated[Literal["clear", "respect"], _expecting("'clear' or 'respect'")]
+Layout = Annotated[Literal["auto", "text", "json"], _expecting("'auto', 'text' or 'json'")]
 Text = Annotated[str, Field(min_length=1), _expecting("a text that is not empty")]
 Secret = Annotated[SecretStr, Field(min_length=1), _expecting("a text that is not empty")]
 HeaderName = Annotated[str, _matching(_TOKEN), _expecting("the name of a header, such as 'X-Client-Id'")]
+FilePath = Annotated[str, _matching(re.compile(r"/[^\0]*|off")), _expecting("an absolute path, or 'off'")]
 UrlPath = Annotated[str, _matching(_PATH), _expecting("a path such as '/healthz'")]
 PageUrl = Annotated[
     str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def wire(app: Any, coordinator: Coordinator) -> Callable[[], None] | None:
     """Wire an application in place, outermost.
 
     Args:
-        app: a Starlette, FastAPI, Litestar, Quart, Flask or aiohttp.web application.
+        app: a Starlette, FastAPI, Litestar, Quart, Django, Flask or aiohttp.web application.
         coordinator: what it belongs to.
 
     Returns:
@@ -50,15 +51,38 @@ def _starlette(app: Any, coordinator: Coordinator) -> Callable[[], None]:
 def _litestar(app: Any, coordinator: Coordinator) -> Callable[[], None]:
     """Litestar answers the lifespan beside its handler, and ends its own lifespan managers before any shutdown hook.
 
-    So it is wrapped where it is called. Python looks `__call__` up in the type alone: this one application gets a type
-    of its own, which is Litestar's in everything else.
+    So it is wrapped where it is called.
     """
-    kind = type(app)
-    wrapped = coordinator.asgi(partial(kind.__call__, app))
+    return _wrap_asgi_call(app, coordinator)
+
+
+def _django(app: Any, coordinator: Coordinator) -> Callable[[], None]:
+    """What Django's `get_asgi_application()` or `get_wsgi_application()` gives: a handler with nothing to hook into."""
+    if iscoroutinefunction(type(app).__call__):
+        return _wrap_asgi_call(app, coordinator)
+    wrapped = coordinator.wsgi(_original_call(app))
+    return _replace_call(app, lambda _, environ, start_response: wrapped(environ, start_response))
+
+
+def _wrap_asgi_call(app: Any, coordinator: Coordinator) -> Callable[[], None]:
+    wrapped = coordinator.asgi(_original_call(app))
 
     async def call(_: Any, scope: Any, receive: Any, send: Any) -> None:
         await wrapped(scope, receive, send)
 
+    return _replace_call(app, call)
+
+
+def _original_call(app: Any) -> Callable[..., Any]:
+    return partial(type(app).__call__, app)
+
+
+def _replace_call(app: Any, call: Callable[..., Any]) -> Callable[[], None]:
+    """Have a call of this one application go elsewhere.
+
+    Python looks `__call__` up in the type alone: it gets one of its own, which is the framework's in all else.
+    """
+    kind = type(app)
     app.__class__ = type(kind.__name__, (kind,), {"__slots__": (), "__call__": call, "__module__": kind.__module__})
 
     def unwire() -> None:
@@ -95,4 +119,5 @@ _KINDS = {
     ("asgi_app",): _quart,
     ("wsgi_app",): _flask,
     ("on_response_prepare", "middlewares"): _aiohttp,
+    ("load_middleware", "get_response"): _django,
 }

@@ -92,7 +92,8 @@ def child(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Chi
     with subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=inherited | {"PYTHONUNBUFFERED": "1"} | dict(env or {}),
+        # A hook runs with -P, which takes the working directory off its path.
+        env=inherited | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)} | dict(env or {}),
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from graceful.rehearsal.eureka import EmbeddedEureka
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
     from tests.eureka_servers import EurekaPair, Security
     from tests.scheduling import Scheduling
+
+
+# How long one example takes says how busy the machine is; a test that hangs has pytest's limit.
+hypothesis.settings.register_profile("graceful", deadline=None)
+hypothesis.settings.load_profile("graceful")
 
 
 def _real(shared: str) -> ParameterSet:

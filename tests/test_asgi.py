@@ -6,50 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graceful.core.inflight import InFlight, NotAcceptingError
+from graceful.core.inflight import NotAcceptingError
 from graceful.core.phases import Phase
-from graceful.draining import Draining, LongConnections
-from graceful.http.asgi import GracefulMiddleware
-
-
-class FakeService:
-    """A service in the phase that the test says."""
-
-    def __init__(self, phase=Phase.SERVING):
-        self.phase = phase
-        self.work = InFlight()
-        self.not_ready = None
-        self.lifespan = []
-        self.late = []
-        self.draining = Draining()
-        self.long_connections = LongConnections()
-
-    def hold_open(self, end):
-        return self.long_connections.add(end)
-
-    def let_go(self, key):
-        self.long_connections.remove(key)
-
-    def enter(self, *what):
-        return self.work.enter(what, 0.0)
-
-    def leave(self, key):
-        self.work.leave(key)
-
-    def enter_late(self, caller, route, *, served):
-        self.late.append((caller, route, served))
-
-    async def reason_not_ready(self):
-        return self.not_ready
-
-    def lifespan_begins(self):
-        self.lifespan.append("begins")
-
-    def lifespan_started(self):
-        self.lifespan.append("started")
-
-    async def lifespan_ends(self):
-        self.lifespan.append("ends")
+from graceful.http.asgi import NOTICE, GracefulMiddleware
+from tests.services import FakeService
 
 
 async def hello(scope, receive, send):
@@ -287,6 +247,67 @@ def test_a_start_up_that_fails_is_no_start():
         await send({"type": "lifespan.startup.failed", "message": "no database"})
 
     assert run_lifespan(FakeService(), app) == ["begins", "lifespan.startup.failed"]
+
+
+async def django(scope, receive, send):
+    raise ValueError(f"only HTTP, not {scope['type']}")
+
+
+async def http_only(scope, receive, send):
+    if scope["type"] != "http":
+        return
+
+
+@pytest.mark.parametrize("app", [django, http_only])
+def test_an_application_without_a_lifespan_has_one(app):
+    """Answered for it: the service hears of the start, and is asked before the server stops."""
+    assert run_lifespan(FakeService(), app) == [
+        *("begins", "lifespan.startup.complete", "started", "ends", "lifespan.shutdown.complete"),
+    ]
+
+
+def test_a_start_up_that_raises_is_the_servers_to_judge():
+    """Answering for it would start a service whose database is not there."""
+    service = FakeService()
+
+    async def app(scope, receive, send):
+        await receive()
+        raise RuntimeError("no database")
+
+    with pytest.raises(RuntimeError, match="no database"):
+        run_lifespan(service, app)
+    assert service.lifespan == ["begins", "unanswered"]
+
+
+def test_an_application_finds_the_event_in_its_scope_if_it_asked_for_it():
+    """By default its scope is the server's own."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope.get(NOTICE))
+        await hello(scope, receive, send)
+
+    service = FakeService()
+    request(service, app)
+    request(service, app, notice=True)
+    assert seen == [None, service.draining]
+
+
+def test_a_handshake_from_the_drain_on_gets_503_where_the_server_can_say_so():
+    """The close before the handshake would be a 403, which says to the client that it may never come."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "path": "/chat", "extensions": {"websocket.http.response": {}}}
+    asyncio.run(GracefulMiddleware(hello, FakeService(Phase.DRAINING))(scope, receive, send))
+    assert [message["type"] for message in sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert sent[0]["status"] == 503
+    assert (b"retry-after", b"1") in sent[0]["headers"]
 
 
 def test_websockets_are_let_through_until_the_drain_and_refused_after():

@@ -3,10 +3,12 @@
 import logging
 import signal
 
+import anyio
 import pytest
 
 from graceful.core.budget import Plan
 from graceful.core.caches import CacheChain
+from graceful.core.callbacks import RegisteredCallback
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.leave import Trigger
 from graceful.core.phases import Phase
@@ -222,6 +224,33 @@ def test_a_second_interrupt_forces(rig):
     (status, report, _) = r.exits[0]
     assert status == 1
     assert "a second SIGINT forced it" in str(report)
+
+
+def test_what_a_parent_tells_begins_the_leave_and_its_sigterm_is_no_second_wish(rig):
+    """hypercorn's parent terminates its other workers when the first has ended, however far they are."""
+    r = rig(plan=Plan(propagation=10, drain=20))
+    key = r.coordinator.enter("job")
+    r.serving().coordinator.told_to_stop()
+    assert r.until(Phase.DRAINING) - r.coordinator.life.lifecycle.entered(Phase.LAME_DUCK) >= 10
+    r.loop.advance(2)
+    r.coordinator.signalled(TERM)
+    r.loop.advance(2)
+    assert r.phase is Phase.DRAINING
+    assert not r.exits
+    r.coordinator.signalled(TERM)  # but this is one
+    r.coordinator.leave(key)
+    assert [status for status, *_ in r.exits] == [1]
+
+
+def test_what_a_parent_tells_after_a_hook_begins_the_drain(rig):
+    r = rig(plan=Plan(propagation=10, drain=20))
+    visit = r.serving().coordinator.prestop(elapsed=0, grace=None)
+    r.loop.advance(15)
+    visit.answered()
+    assert r.phase is Phase.LAME_DUCK
+    r.coordinator.told_to_stop()
+    r.until(Phase.STOPPED, limit=5)
+    assert not r.coordinator.report.problems
 
 
 def test_a_second_sigterm_is_ignored_in_the_lame_duck_and_forces_from_the_drain_on(rig):
@@ -591,6 +620,30 @@ def test_the_report_at_the_deadline_has_the_late_requests_too(rig):
     assert report.late.advice
 
 
+def test_lame_duck_callbacks_run_at_once_and_delay_nothing(rig):
+    """One that hangs is given up at its time, one that fails is recorded; the wait is as long as ever."""
+    r = rig().serving()
+    instants = []
+
+    async def hangs():
+        instants.append((r.phase, r.now))
+        await anyio.sleep_forever()
+
+    async def fails():
+        raise LookupError("no watcher")
+
+    for callback in (hangs, fails):
+        r.coordinator.add_lame_duck_callback(RegisteredCallback(callback, callback.__name__, 200.0))
+    assert r.coordinator.drain_remaining == 0
+    began = r.now
+    r.coordinator.begin(Trigger.SIGTERM)
+    assert r.until(Phase.DRAINING) == pytest.approx(began + 0.5 + 95, abs=0.1)
+    assert instants == [(Phase.LAME_DUCK, pytest.approx(began, abs=0.1))]
+    r.until(Phase.STOPPED)
+    assert "fails failed after 0.00s: LookupError: no watcher" in str(r.coordinator.report)
+    assert r.now < began + 101
+
+
 # --- what is seen of the servers' cache ------------------------------------------------------------------------------
 
 
@@ -699,3 +752,82 @@ def test_the_advice_for_a_wait_that_was_shortened_by_what_was_seen(rig, age, ref
         if refused
         else None
     )
+
+
+def hold_open(rig, count):
+    """Open connections; gives the instants at which each was asked to end, and cut off."""
+    ended, cut = [], []
+
+    def open_one():
+        key = rig.coordinator.enter("WEBSOCKET")
+
+        def end():
+            ended.append(rig.now)
+            rig.coordinator.let_go(held)
+            rig.coordinator.leave(key)
+
+        held = rig.coordinator.hold_open(end, lambda: cut.append(rig.now))
+
+    for _ in range(count):
+        open_one()
+    return ended, cut
+
+
+def test_a_thousand_connections_are_asked_one_after_the_other(rig):
+    """Over half of the drain's time, evenly; who waits for the drain hears of it at its start."""
+    r = rig().serving()
+    ended, cut = hold_open(r, 1000)
+    r.coordinator.signalled(TERM)
+    began = r.until(Phase.DRAINING)
+    assert r.coordinator.draining.is_set()
+    r.until(Phase.STOPPED)
+    assert len(ended) == 1000
+    assert began <= ended[0]
+    assert began + 9.9 < ended[-1] <= began + 10.01
+    in_second = [sum(began + second <= instant < began + second + 1 for instant in ended) for second in range(10)]
+    assert all(95 <= count <= 105 for count in in_second)
+    assert cut == []
+    assert r.coordinator.report.clean
+
+
+def test_a_few_connections_do_not_hold_the_leave_up(rig):
+    """The drain is over when they have ended."""
+    r = rig().serving()
+    hold_open(r, 5)
+    r.coordinator.signalled(TERM)
+    began = r.until(Phase.DRAINING)
+    assert r.until(Phase.CLEANUP) - began < 0.2
+
+
+def test_a_connection_that_does_not_end_is_cut_off_before_the_drain_runs_out(rig):
+    """Its application has the last fifth to tidy up."""
+    r = rig().serving()
+    asked, cut = [], []
+    key = r.coordinator.enter("WEBSOCKET")
+
+    def cut_off():
+        cut.append(r.now)
+        r.coordinator.leave(key)
+
+    r.coordinator.hold_open(lambda: asked.append(r.now), cut_off)
+    r.coordinator.signalled(TERM)
+    began = r.until(Phase.DRAINING)
+    r.until(Phase.STOPPED)
+    assert len(asked) == 1
+    assert cut == [pytest.approx(began + 16, abs=0.1)]
+    assert r.coordinator.report.clean
+
+
+def test_a_connection_whose_end_raises_holds_nothing_up(rig):
+    """It is said, and what is in flight finishes."""
+    r = rig().serving()
+    r.coordinator.hold_open(lambda: 1 / 0)
+    key = r.coordinator.enter("GET", "/slow")
+    r.coordinator.signalled(TERM)
+    r.until(Phase.DRAINING)
+    r.loop.advance(1)
+    assert r.phase is Phase.DRAINING
+    r.coordinator.leave(key)
+    r.until(Phase.STOPPED)
+    assert "ending long connections failed: ZeroDivisionError" in str(r.coordinator.report)
+    assert r.coordinator.report.unfinished == ()

@@ -165,8 +165,11 @@ def test_what_was_known_is_kept_while_eureka_is_down(embedded_eureka, caplog):
         until(lambda: discovery.age("payments") > 0.3, "old")
         assert discovery.instances("payments") == before
         assert discovery.base_url("payments") == "http://10.0.0.7:8080"
+        # Its age grows, too, while nothing has been asked: only the line says that it was.
+        until(lambda: "no Eureka server tells of payments" in caplog.text, "the line when it goes")
         embedded_eureka.start()
         until(lambda: discovery.instances("payments") == (), "the new registry, which is empty")
+        until(lambda: "Eureka tells of payments again" in caplog.text, "the line when it is back")
     lines = [record.message for record in caplog.records if record.name == "graceful.eureka"]
     assert len(lines) == 2
     assert lines[0].startswith("no Eureka server tells of payments, what it said last is kept, retrying: http://")

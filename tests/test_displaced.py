@@ -136,7 +136,7 @@ def test_a_handler_from_before_install_and_one_that_uvicorn_has_are_no_displacem
 
     before = signal.signal(TERM, Shop().stop)
     try:
-        takeover = Takeover([TERM], [UvicornOwner()], lambda *_: None)
+        takeover = Takeover([TERM], [UvicornOwner()], [], lambda *_: None)
         takeover.take()
         signal.signal(TERM, Server().handle_exit)
         takeover.take()
@@ -170,7 +170,7 @@ def test_a_sigint_that_was_ignored_from_the_start_is_a_shells_background_job(mon
     handlers: dict[int, Any] = {TERM: signal.SIG_IGN, INT: signal.SIG_IGN, signal.SIGURG: signal.SIG_DFL}
     monkeypatch.setattr(signal, "getsignal", lambda signum: handlers[signum])
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    takeover = Takeover([TERM, INT], [], lambda *_: None)
+    takeover = Takeover([TERM, INT], [], [], lambda *_: None)
     takeover.take()
     assert (takeover.ignored(), takeover.foreign()) == ({TERM}, set())
     handlers[INT] = signal.default_int_handler

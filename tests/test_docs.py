@@ -4,7 +4,9 @@ A page's fences, with the comment before them where there is one:
 
 - a Python fence with a `title` is a file, which is run; one without continues the one before it
 - a title that begins with `test_` is run by pytest
-- `<!-- runs until SIGTERM -->`: the file is run for real, sent SIGTERM once it serves, and has to exit with 0
+- `<!-- runs until SIGTERM -->`: the file is run for real, sent SIGTERM once it serves, and has to exit with 0; with
+  ` in: TEXT` at the end, once it has written that, too
+- `<!-- log of FILE -->`: what its lines then say, in this order, without what a logger puts before and after
 - `<!-- output of: COMMAND -->`: the text of the fence is what the command prints, beside the page's files
 - `<!-- not run: REASON -->`: a fragment that cannot run
 
@@ -137,7 +139,8 @@ def wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
 
 def write_files(page: Path, directory: Path) -> None:
     for program in programs(page):
-        (directory / program.name).write_text(program.text)
+        # A page listens as a container does.
+        (directory / program.name).write_text(program.text.replace("0.0.0.0", "127.0.0.1"))
 
 
 def output_of(command: str, directory: Path) -> str:
@@ -167,8 +170,9 @@ OUTPUTS = [
 def test_python_snippets_run(page: Path, program: Program, tmp_path: Path) -> None:
     """Every Python snippet runs to its end as it stands."""
     write_files(page, tmp_path)
-    if program.marker == UNTIL_SIGTERM:
+    if program.marker.startswith(UNTIL_SIGTERM):
         runs_until_sigterm(program, tmp_path)
+        logged_in_order(shown(page, f"log of {program.name}"), (tmp_path / "log").read_text())
         return
     if program.name.startswith("test_"):
         done = run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", program.name], tmp_path)
@@ -183,9 +187,10 @@ def runs_until_sigterm(program: Program, directory: Path) -> None:
     command = [sys.executable, "-c", RUN_WITH_LOG, program.name]
     with started(command, directory, log, GRACEFUL_SCOPE=str(directory)) as process:
         wait_for("ready: serving", log, process)
+        wait_for(program.marker.removeprefix(UNTIL_SIGTERM).removeprefix(" in: "), log, process)
         process.terminate()
         assert process.wait(TIMEOUT) == 0, log.read_text()
-    assert "left cleanly after SIGTERM" in log.read_text()
+    assert "left cleanly after" in log.read_text()
     assert "connection closed" in log.read_text()
 
 
@@ -228,6 +233,15 @@ def in_order(told: list[str], real: str) -> None:
     lines = iter(real.splitlines())
     for line in "".join(told).splitlines():
         assert line in lines, f"{line!r} is not in, or not in this order:\n{real}"
+
+
+def logged_in_order(told: list[str], real: str) -> None:
+    # Not line by line: what a program prints and what it logs may share one.
+    position = 0
+    for text in "".join(told).splitlines():
+        found = real.find(text, position)
+        assert found >= 0, f"{text!r} is not in, or not in this order:\n{real}"
+        position = found + len(text)
 
 
 def test_settings_reference_names_every_setting() -> None:

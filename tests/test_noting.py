@@ -8,7 +8,8 @@ import graceful
 from graceful.core.phases import Phase
 from graceful.http.asgi import GracefulMiddleware
 from graceful.http.noting import NotingMiddleware
-from tests.test_asgi import FakeService, hello
+from tests.services import FakeService
+from tests.test_asgi import hello
 
 
 class NotingFake(FakeService):

@@ -30,6 +30,7 @@ DURATIONS = [name for name, field in Settings.model_fields.items() if "float" in
 DURATIONS.remove("early_end_risk")
 SWITCHES = [
     "enabled",
+    "deadline_report_query",
     "early_end",
     "eureka_observe_cache",
     "eureka_status_only",
@@ -37,6 +38,7 @@ SWITCHES = [
     "hold_signals",
     "probes",
     "kubernetes",
+    "scope_notice",
     "non_secure_port_enabled",
     "secure_port_enabled",
     "prefer_ip_address",
@@ -75,6 +77,9 @@ def test_every_setting_is_read_from_every_one_of_its_variables(name: str) -> Non
         "early_end_risk": ("0.01", 0.01),
         "early_end_caller_header": ("X-Client-Id", "X-Client-Id"),
         "eureka_stale": ("respect", "respect"),
+        "deadline_report_format": ("json", "json"),
+        "termination_log": ("/dev/termination-log", "/dev/termination-log"),
+        "websocket_close_code": ("3001", 3001),
         "secure_port": ("8443", 8443),
         "metadata": ("version=3", {"version": "3"}),
         **dict.fromkeys(["livez_path", "readyz_path", *PAGES], ("/live", "/live")),

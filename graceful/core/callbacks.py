@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
+    from graceful.core.obstacles import Frame
+
     Callback: TypeAlias = Callable[[], Awaitable[Any] | Any]
 
 __all__ = ["CallbackOutcome", "CallbackRecord", "CallbackStack", "RegisteredCallback", "name_of"]
@@ -55,12 +57,14 @@ class CallbackRecord:
         outcome: completed, failed or timed out.
         seconds: its run time.
         error: what it raised, or what it did not do in time; empty if it completed.
+        frames: where it was when its time was over, innermost first.
     """
 
     name: str
     outcome: CallbackOutcome
     seconds: float
     error: str = ""
+    frames: tuple[Frame, ...] = ()
 
     def __str__(self) -> str:
         """`main.close_pool completed in 0.12s`."""

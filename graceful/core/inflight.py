@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-import threading
+import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["InFlight", "NotAcceptingError", "Work"]
+    from graceful.core.obstacles import Obstacle
+
+__all__ = ["InFlight", "NotAcceptingError", "Unit", "Work"]
 
 
 class NotAcceptingError(RuntimeError):
     """New work was refused because the drain has begun."""
+
+
+class Unit(Protocol):
+    """What may be in flight: it has references only, and is asked about itself when a report is made."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people: bounded and printable."""
+        ...
+
+    def look(self, seconds: float, *, query: bool) -> Obstacle:
+        """What it does just now, from any thread; it may fail.
+
+        Args:
+            seconds: how long it has been in flight.
+            query: whether a query string may be told.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +52,22 @@ class Work:
 class InFlight:
     """Counts work in and out, and refuses entry once it was closed. Thread-safe.
 
-    Entry and the gate share one lock: after `close` returned, no work can have slipped in uncounted.
+    After `close` returned, no work can slip in uncounted.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
         self._accepted = 0
         # Plain tuples: this is the hot path of every request; a `Work` is made only when somebody asks.
-        self._work: dict[int, tuple[tuple[str, ...], float]] = {}
+        self._work: dict[int, tuple[Unit, float]] = {}
         self._closed = False
         self._on_idle: Callable[[], object] | None = None
 
-    def enter(self, what: tuple[str, ...], now: float) -> int:
+    def enter(self, unit: Unit, now: float) -> int:
         """Accept a unit of work.
 
         Args:
-            what: words that name it, joined only when a report asks for them.
+            unit: what it is.
             now: the instant.
 
         Returns:
@@ -56,13 +76,14 @@ class InFlight:
         Raises:
             NotAcceptingError: if the gate was closed before.
         """
-        with self._lock:
-            if self._closed:
-                raise NotAcceptingError(f"{' '.join(what)}: this service is draining and accepts no new work")
-            key = self._accepted
-            self._accepted += 1
-            self._work[key] = (what, now)
-            return key
+        # No lock, since this is on the way of every request: `next` and the entry are atomic, and what is entered
+        # before it looks at the gate is seen by whoever closed the gate before it looks at what is left.
+        self._accepted = key = next(self._numbers)
+        self._work[key] = (unit, now)
+        if self._closed:
+            self.leave(key)
+            raise NotAcceptingError(f"{unit.name}: this service is draining and accepts no new work")
+        return key
 
     def leave(self, key: int) -> None:
         """A unit of work has finished; leaving twice with one key changes nothing."""
@@ -73,13 +94,11 @@ class InFlight:
 
     def close(self) -> None:
         """Refuse entry from now on."""
-        with self._lock:
-            self._closed = True
+        self._closed = True
 
     def notify_idle(self, on_idle: Callable[[], object]) -> None:
         """Have `on_idle` called whenever the last unit leaves, in its thread; it must neither block nor raise."""
-        with self._lock:
-            self._on_idle = on_idle
+        self._on_idle = on_idle
 
     def __len__(self) -> int:
         """Units in flight now."""
@@ -87,10 +106,13 @@ class InFlight:
 
     @property
     def accepted(self) -> int:
-        """Units accepted so far."""
+        """Units that came so far: those that were accepted, and those that found the gate closed."""
         return self._accepted
 
+    def units(self) -> tuple[tuple[Unit, float], ...]:
+        """What is in flight now and since when, oldest first."""
+        return tuple(self._work.copy().values())  # `copy` is atomic
+
     def snapshot(self) -> tuple[Work, ...]:
-        """What is in flight now, oldest first."""
-        work = self._work.copy().values()  # `copy` is atomic
-        return tuple(Work(" ".join(what), since) for what, since in work)
+        """The same by name."""
+        return tuple(Work(unit.name, since) for unit, since in self.units())

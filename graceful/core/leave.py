@@ -28,6 +28,7 @@ class Trigger(enum.Enum):
     HOOK = "the preStop hook"
     SIGTERM = "SIGTERM"
     SIGINT = "SIGINT"
+    PARENT = "the parent process"
     CALL = "drain()"
     SERVER = "the server's own stop"
 
@@ -108,6 +109,15 @@ class Leave:
             return self.hurry()
         self.may_drain = True
         return Reaction.PROCEED if first else Reaction.IGNORED
+
+    def told_to_stop(self, now: float, phase: Phase, *, hook_waits: bool) -> Reaction:
+        """Take note that a parent process has told this one to stop, otherwise than by a signal: as of SIGTERM.
+
+        A parent may send that as well, once another of its processes has ended (hypercorn). So it counts as the first.
+        """
+        reaction = self.signalled(signal.SIGTERM, now, phase, hook_waits=hook_waits)
+        self._first_signal_at = None
+        return reaction
 
     def _interrupted_by_person(self, phase: Phase) -> Reaction:
         if self._interrupted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LONGEST_NAME", "printable"]
+__all__ = ["LONGEST_NAME", "name_peer", "name_query", "printable"]
 
 LONGEST_NAME: Final = 120
 """Characters of the longest name that is kept."""
@@ -12,4 +12,20 @@ LONGEST_NAME: Final = 120
 
 def printable(text: str) -> str:
     """One printable line of bounded length: what a caller sends can neither forge a line of the log nor fill it."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:LONGEST_NAME])
+    text = text[:LONGEST_NAME]
+    if text.isprintable():  # nearly always; ten thousand of them may be named while the deadline comes near
+        return text
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def name_query(name: str, query: str) -> str:
+    """A request with its query string, of bounded length."""
+    return printable(f"{name}?{query}") if query else name
+
+
+def name_peer(address: object = None, port: object = None, *_: object) -> str:
+    """A peer as people know it: `10.0.3.7:51234`; a Unix socket's has no port, and may have no address."""
+    if not address:
+        return ""
+    host = f"[{address}]" if ":" in str(address) else str(address)
+    return printable(host if port is None else f"{host}:{port}")

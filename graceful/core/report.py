@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from graceful.core.callbacks import CallbackRecord
     from graceful.core.inflight import Work
+    from graceful.core.obstacles import DeadlineReport
     from graceful.core.phases import Phase
     from graceful.core.registry import RegistryOutcome, ServerResult
     from graceful.core.silence import EarlyEnd
@@ -40,6 +41,7 @@ class DrainReport:
         unfinished: what was still in flight when the drain ran out of time, oldest first.
         callbacks: how each of the user's callbacks went, in the order they ended.
         problems: what else went wrong, a sentence each.
+        deadline: who was in the way, if the leave or a part of it ran out of time.
         overdue: whether the process ended because its deadline was there or because it was forced.
         now: the instant of the report, from which the age of unfinished work is told.
     """
@@ -55,6 +57,7 @@ class DrainReport:
     unfinished: tuple[Work, ...] = ()
     callbacks: tuple[CallbackRecord, ...] = ()
     problems: tuple[str, ...] = ()
+    deadline: DeadlineReport | None = None
     overdue: bool = False
     now: float = 0.0
 

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
-from graceful.http.probes import KUBELET
+from graceful.core.names import name_peer, name_query
+from graceful.core.obstacles import Obstacle
+from graceful.http.saying import KUBELET, SHUTTING_DOWN
 from graceful.http.streams import is_event_stream
-from graceful.loops import run_soon_here, spawn
+from graceful.loops import Interruption, run_soon_here, spawn
+from graceful.stacks import stack_of_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,8 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AiohttpWiring"]
 
+logger = logging.getLogger("graceful.http")
+
 _HELD: Final = "graceful.held"
-_SHUTTING_DOWN: Final = "this instance is shutting down"
 
 
 class AiohttpWiring:
@@ -98,26 +104,28 @@ class AiohttpWiring:
         if not phase.accepts_work:
             return self._refuse(request)
         try:
-            key = service.enter(request.method, path)
+            key = service.enter_unit(_Request(request))
         except NotAcceptingError:
             return self._refuse(request)
         if phase.leaving:
             self._enter_late(request, served=True)
         try:
             return await handler(request)
-        except asyncio.CancelledError:
-            held = request.get(_HELD)
-            if not isinstance(held, _EventStream) or not held.cancelled_here():
+        except (asyncio.CancelledError, Exception) as error:
+            held: _LongConnection | None = request.get(_HELD)
+            if held is None or not held.over(error):
                 raise
+            logger.debug("the handler took the end of its connection as an error: %r", error)
             return held.response
         finally:
             service.leave(key)
-            if isinstance(held := request.get(_HELD), _LongConnection):
+            if (held := request.get(_HELD)) is not None:
                 service.let_go(held.key)
+                held.over(None)
 
     def _refuse(self, request: web.Request) -> web.Response:
         self._enter_late(request, served=False)
-        return _answer(503, _SHUTTING_DOWN, {"Retry-After": self._retry_after})
+        return _answer(503, SHUTTING_DOWN, {"Retry-After": self._retry_after})
 
     def _enter_late(self, request: web.Request, *, served: bool) -> None:
         agent = request.headers.get("User-Agent", "").encode("utf-8", "surrogateescape")
@@ -139,43 +147,85 @@ class AiohttpWiring:
     def _hold_open(self, request: web.Request, connection: _LongConnection) -> None:
         soon = run_soon_here()
         request[_HELD] = connection
-        connection.key = self._service.hold_open(lambda: soon(lambda: spawn(connection.end)))
+        connection.key = self._service.hold_open(
+            lambda: soon(lambda: spawn(connection.end)), lambda: soon(connection.cut)
+        )
 
 
-class _LongConnection:
-    key = -1
+class _Request:
+    """A request as a unit of work: it keeps references, and is looked at only for a report."""
 
+    __slots__ = ("_request", "_task")
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._task = asyncio.current_task()
+
+    @property
+    def name(self) -> str:
+        return name_route(self._request.method, self._request.path)
+
+    def look(self, seconds: float, *, query: bool) -> Obstacle:
+        name = name_query(self.name, self._request.rel_url.raw_query_string if query else "")
+        transport = self._request.transport
+        peer = transport.get_extra_info("peername") if transport else None
+        frames, running = stack_of_task(self._task)
+        return Obstacle("request", name, seconds, name_peer(*peer) if isinstance(peer, tuple) else "", frames, running)
+
+
+class _LongConnection(ABC):
+    """A connection that would never end by itself. In the application's event loop."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        self.response = response
+        self.key = -1
+        self._handler = Interruption(asyncio.current_task())
+        self._complete = False
+        self._ended = False
+
+    @abstractmethod
     async def end(self) -> None:
-        raise NotImplementedError
+        """Ask it to end; must not raise."""
+
+    def cut(self) -> None:
+        """Have its handler end."""
+        self._ended = True
+        self._handler.interrupt()
+
+    def over(self, error: BaseException | None) -> bool:
+        """The handler has ended; whether its error, if any, is what it made of the connection's end."""
+        self._complete = True
+        ours = self._handler.over()
+        return ours if isinstance(error, asyncio.CancelledError) else self._ended and error is not None
 
 
 class _WebSocket(_LongConnection):
     def __init__(self, response: web.WebSocketResponse, code: int) -> None:
-        self._response = response
+        super().__init__(response)
+        self._websocket = response
         self._code = code
 
     async def end(self) -> None:
         """Close it; a handler that waits for a message is told that it is closing."""
-        with contextlib.suppress(OSError, RuntimeError):
-            await self._response.close(code=self._code, message=_SHUTTING_DOWN.encode())
+        self._ended = not self._websocket.closed
+        await _quietly(self._websocket.close(code=self._code, message=SHUTTING_DOWN.encode()))
 
 
 class _EventStream(_LongConnection):
-    def __init__(self, response: web.StreamResponse) -> None:
-        self.response = response
-        self._task = asyncio.current_task()
-        self._cancelled = False
-
     async def end(self) -> None:
-        """Send the last chunk, and end the handler that would write on."""
-        with contextlib.suppress(OSError, RuntimeError):
-            await self.response.write_eof()
-        if self._task is not None and not self._task.done():
-            self._cancelled = self._task.cancel()
+        """Send the last chunk, and end the handler that would write on or waits for its next event."""
+        if self._complete:
+            return
+        self._ended = True
+        await _quietly(self.response.write_eof())
+        self._handler.interrupt()
 
-    def cancelled_here(self) -> bool:
-        """Whether the handler's cancellation was ours alone."""
-        return self._cancelled and self._task is not None and not self._task.uncancel()
+
+async def _quietly(ending: Awaitable[object]) -> None:
+    try:
+        await ending
+    except Exception as error:  # noqa: BLE001  aiohttp says in many ways that the peer has gone at this very moment
+        logger.debug("a connection could not be ended any more: %r", error)
 
 
 def _answer(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:

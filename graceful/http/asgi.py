@@ -5,20 +5,25 @@ No framework is imported: an ASGI application is a callable, its messages are di
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+import anyio
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
-from graceful.http.probes import KUBELET
+from graceful.http.connection import Connection
+from graceful.http.lifespan import Lifespan
+from graceful.http.saying import KUBELET, SHUTTING_DOWN
 from graceful.http.streams import EventStream, is_event_stream
 from graceful.http.websocket import ClosingWebSocket
-from graceful.loops import run_soon_here
+from graceful.loops import Interruption, on_trio, run_soon_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from graceful.core.inflight import Unit
     from graceful.core.phases import Phase
     from graceful.draining import Draining
 
@@ -38,6 +43,9 @@ SERVICE_RESTART: Final = 1012
 NOTICE: Final = "graceful.draining"
 """The key of the ASGI scope under which an application finds the event, if it asked for it."""
 
+_cancel_scope: ContextVar[anyio.CancelScope | None] = ContextVar("graceful_cancel_scope", default=None)
+"""What surrounds the application on trio; the tasks that it starts have it too."""
+
 
 class Service(Protocol):
     """What the middleware needs of the service it stands in front of."""
@@ -52,7 +60,7 @@ class Service(Protocol):
         """Set when the drain begins."""
         ...
 
-    def enter(self, *what: str) -> int:
+    def enter_unit(self, unit: Unit) -> int:
         """Take a request in; raises `NotAcceptingError` from the drain on."""
         ...
 
@@ -60,8 +68,8 @@ class Service(Protocol):
         """A request has ended."""
         ...
 
-    def hold_open(self, end: Callable[[], object]) -> int:
-        """A connection has been opened that would never end by itself; `end` asks it to, from any thread."""
+    def hold_open(self, end: Callable[[], object], cut: Callable[[], object]) -> int:
+        """A connection was opened that would never end by itself; `end` asks it to, `cut` has it, from any thread."""
         ...
 
     def let_go(self, key: int) -> None:
@@ -82,6 +90,10 @@ class Service(Protocol):
 
     def lifespan_started(self) -> None:
         """The application's start-up has completed."""
+        ...
+
+    def lifespan_unanswered(self) -> None:
+        """The application has neither completed its start-up nor failed it; the server may go on without a lifespan."""
         ...
 
     async def lifespan_ends(self) -> None:
@@ -121,50 +133,79 @@ class GracefulMiddleware:
         self._retry_after = (b"retry-after", str(max(0, round(retry_after))).encode())
         self._close_code = close_code
         self._notice = notice
+        self._others: dict[str, ASGIApp] = {"lifespan": self._lifespan, "websocket": self._websocket}
+        self._run = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(  # noqa: C901  in one coroutine, and as little as can be: this is on the way of every request
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Serve one connection of the ASGI kind that `scope` names."""
-        kind = scope["type"]
         if self._notice:
             scope[NOTICE] = self.service.draining
-        if kind == "http":
-            await self._http(scope, receive, send)
-        elif kind == "lifespan":
-            await self._lifespan(scope, receive, send)
-        elif kind == "websocket":
-            await self._websocket(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._others.get(scope["type"], self.app)(scope, receive, send)
+            return
         service, path = self.service, scope["path"]
-        if path in self._probes:
-            await self._probe(scope, path, send)
-            return
         phase = service.phase
-        if not phase.accepts_work:
-            await self._refuse(scope, send)
+        if path in self._probes or not phase.accepts_work:
+            await self._answer_alone(scope, send)
             return
+        connection = Connection(scope)
         try:
-            key = service.enter(scope["method"], path)
+            key = service.enter_unit(connection)
         except NotAcceptingError:
             await self._refuse(scope, send)
             return
         if phase.leaving:
             self._enter_late(scope, scope["method"], served=True)
+        streams: list[EventStream] = []
 
-        sender = _Sender(service, scope, send)
+        def forward(message: Message) -> Awaitable[None]:
+            if streams:
+                return streams[0].send(message)
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                # Decided when the response starts, not when the request came: the leave may have begun in between.
+                if service.phase.leaving:
+                    message = {**message, "headers": (headers := _closing(scope, headers))}
+                elif type(headers) is not list:
+                    message = {**message, "headers": (headers := list(headers))}  # it may be read once only
+                if is_event_stream(headers):
+                    streams.append(self._hold_open(send, connection))
+                    return streams[0].send(message)
+            return send(message)
+
         try:
-            await self.app(scope, receive, sender)
+            await self._run(scope, receive, forward)
         except BaseException as error:
-            if sender.stream is None or not sender.stream.ended_with(error):
+            if not streams or not streams[0].over(error):
                 raise
         finally:
             service.leave(key)
-            if sender.stream is not None:
-                service.let_go(sender.stream.key)
+            if streams:
+                self._let_go(streams[0])
 
-    async def _probe(self, scope: Scope, path: str, send: Send) -> None:
+    async def _run_in_cancel_scope(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application on trio, where a task can be cancelled in no other way."""
+        with anyio.CancelScope() as cancel_scope:
+            _cancel_scope.set(cancel_scope)
+            await self.app(scope, receive, send)
+
+    def _hold_open(self, send: Send, connection: Connection) -> EventStream:
+        application = Interruption(_cancel_scope.get() if on_trio() else connection.task)
+        stream, soon = EventStream(send, application), run_soon_here()
+        stream.key = self.service.hold_open(lambda: soon(stream.end), lambda: soon(stream.cut))
+        return stream
+
+    def _let_go(self, stream: EventStream) -> None:
+        self.service.let_go(stream.key)
+        stream.over(None)
+
+    async def _answer_alone(self, scope: Scope, send: Send) -> None:
+        path = scope["path"]
+        if path not in self._probes:
+            await self._refuse(scope, send)
+            return
         reason = None if path == self._livez else await self.service.reason_not_ready()
         text = f"not ready: {reason}" if reason else "ok"
         await _answer(scope, send, 503 if reason else 200, text, self.service.phase.leaving)
@@ -174,24 +215,29 @@ class GracefulMiddleware:
         if phase.leaving:
             self._enter_late(scope, "WEBSOCKET", served=phase.accepts_work)
         try:
-            key = service.enter("WEBSOCKET", scope["path"]) if phase.accepts_work else None
+            key = service.enter_unit(Connection(scope)) if phase.accepts_work else None
         except NotAcceptingError:
             key = None
         if key is None:
-            await receive()
-            await send({"type": "websocket.close", "code": self._close_code})
+            await self._refuse_websocket(scope, receive, send)
             return
-        socket, soon = ClosingWebSocket(receive, send, code=self._close_code), run_soon_here()
-        held = service.hold_open(lambda: soon(socket.end))
+        soon, socket = run_soon_here(), ClosingWebSocket(receive, send, code=self._close_code)
+        held = service.hold_open(lambda: soon(socket.end), lambda: soon(socket.cut))
         try:
-            await self.app(scope, socket.receive, socket.send)
-        except Exception as error:
-            if not socket.ended:
-                raise
-            logger.debug("the application took the end of its WebSocket as an error: %r", error)
+            await socket.run(self.app, scope)
         finally:
             service.let_go(held)
             service.leave(key)
+
+    async def _refuse_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """503 where the server can answer a handshake so (ASGI, "Websocket Denial Response"); elsewhere it says 403."""
+        await receive()
+        if "websocket.http.response" not in (scope.get("extensions") or ()):
+            await send({"type": "websocket.close", "code": self._close_code})
+            return
+        headers = [(b"content-length", b"0"), self._retry_after]
+        await send({"type": "websocket.http.response.start", "status": 503, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b""})
 
     def _enter_late(self, scope: Scope, method: str, *, served: bool) -> None:
         """Enter who called in the ledger; nothing of this is done for a service that does not leave."""
@@ -203,57 +249,12 @@ class GracefulMiddleware:
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
         self._enter_late(scope, scope["method"], served=False)
-        await _answer(scope, send, 503, "this instance is shutting down", True, self._retry_after)
+        await _answer(scope, send, 503, SHUTTING_DOWN, True, self._retry_after)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.service.lifespan_begins()
-
-        async def receive_after_ours() -> Message:
-            message = await receive()
-            if message["type"] == "lifespan.shutdown":
-                await self.service.lifespan_ends()
-            return message
-
-        async def send_noting(message: Message) -> None:
-            await send(message)
-            if message["type"] == "lifespan.startup.complete":
-                self.service.lifespan_started()
-
-        await self.app(scope, receive_after_ours, send_noting)
-
-
-class _Sender:
-    """What an application sends one response through."""
-
-    __slots__ = ("_headers", "_scope", "_send", "_service", "_task", "stream")
-
-    def __init__(self, service: Service, scope: Scope, send: Send) -> None:
-        self._service = service
-        self._scope = scope
-        self._send = send
-        self._task = _current_task()
-        self._headers: Any = ()
-        self.stream: EventStream | None = None
-
-    def __call__(self, message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            self._headers = message.get("headers", ())
-            # Decided when the response starts, not when the request came: the leave may have begun in between.
-            if self._service.phase.leaving:
-                message = {**message, "headers": _closing(self._scope, self._headers)}
-        elif self.stream is not None:
-            return self.stream.send(message)
-        elif self._headers and message.get("more_body"):
-            if is_event_stream(self._headers):
-                self.stream = stream = self._hold_open()
-                return stream.send(message)
-            self._headers = ()  # looked at once
-        return self._send(message)  # no coroutine of its own: this is on the way of every message
-
-    def _hold_open(self) -> EventStream:
-        stream, soon = EventStream(self._send, self._task), run_soon_here()
-        stream.key = self._service.hold_open(lambda: soon(stream.end))
-        return stream
+        if on_trio():
+            self._run = self._run_in_cancel_scope
+        await Lifespan(self.service, receive, send).run(self.app, scope)
 
 
 async def _answer(
@@ -281,11 +282,3 @@ def _closing(scope: Scope, headers: Any) -> list[tuple[bytes, bytes]]:
     """The headers with `Connection: close`; HTTP/2 and later have no such header (RFC 9113 8.2.2)."""
     kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
     return [*kept, _CLOSE] if scope.get("http_version", "1.1").startswith("1") else list(headers)
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    """The task that runs here, or None on trio."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from graceful.core.names import LONGEST_NAME
 from graceful.http.asgi import GracefulMiddleware, Service
-from graceful.http.probes import KUBELET
+from graceful.http.saying import KUBELET
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from graceful.http.asgi import ASGIApp, Receive, Scope, Send
 
 __all__ = ["NotingMiddleware", "NotingService"]
@@ -48,16 +46,11 @@ class NotingMiddleware(GracefulMiddleware):
         self._note_caller = service.note_caller
         self._header = caller_header.lower().encode() if caller_header is not None else None
 
-    # No coroutines of their own: this is on the way of every request.
-
-    def _http(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        if scope["path"] not in self._probes:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, noting who has opened it."""
+        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["path"] not in self._probes):
             self._note(scope)
-        return super()._http(scope, receive, send)
-
-    def _websocket(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        self._note(scope)
-        return super()._websocket(scope, receive, send)
+        await super().__call__(scope, receive, send)
 
     def _note(self, scope: Scope) -> None:
         caller: str | bytes = b""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from graceful.http.saying import SHUTTING_DOWN
 from graceful.http.websocket import ClosedByDrainError
-from graceful.loops import spawn
+from graceful.loops import run_soon_here, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from graceful.http.asgi import Message, Send
+    from graceful.loops import Interruption
 
 __all__ = ["EventStream", "is_event_stream"]
 
 logger = logging.getLogger("graceful.http")
 
 _EVENT_STREAM: Final = b"text/event-stream"
+_CONTENT_TYPE: Final = frozenset({b"content-type", b"Content-Type"})
+"""ASGI has names in lower case; some applications have them as HTTP/1.1 shows them."""
 
 
 def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -26,67 +30,79 @@ def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
     Any other streamed response may be a file that is only long: cut off cleanly, it would look complete.
     """
-    return any(name.lower() == b"content-type" and value.lower().startswith(_EVENT_STREAM) for name, value in headers)
+    # On the way of every response: no method is called before the right header is found.
+    for name, value in headers:
+        if name in _CONTENT_TYPE:
+            return value[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM
+    return False
 
 
 class EventStream:
-    """One response of events, from its first chunk on. In the application's event loop.
+    """One response of events, from its headers on. In the application's event loop.
 
     Args:
         send: the server's.
-        task: the task that runs the application for this request; None on trio.
+        application: cancels what runs the application for this request.
     """
 
-    def __init__(self, send: Send, task: asyncio.Task[Any] | None) -> None:
+    def __init__(self, send: Send, application: Interruption) -> None:
         self._send = send
-        self._task = task
-        self._cancelled = False
+        self._application = application
+        self._soon = run_soon_here()
         self._sending = 0
         self._ending = False
+        self._complete = False
         self._ended = False
         self.key = -1
         """Under which the service knows it."""
 
-    def ended_with(self, error: BaseException) -> bool:
-        """Whether this is what the application made of the stream's end, and no error of its own."""
-        if isinstance(error, asyncio.CancelledError):
-            return self._cancelled and self._task is not None and not self._task.uncancel()
-        if self._ended and isinstance(error, Exception):
-            logger.debug("the application took the end of its event stream as an error: %r", error)
-            return True
-        return False
-
     async def send(self, message: Message) -> None:
-        """Send a chunk of the application's.
+        """Send a message of the application's.
 
         Raises:
             ClosedByDrainError: the drain has ended the stream.
         """
         if self._ended:
-            raise ClosedByDrainError("the event stream was ended: this instance is shutting down")
-        if self._ending:
-            message = {**message, "more_body": False}
+            raise ClosedByDrainError(f"the event stream was ended: {SHUTTING_DOWN}")
         self._sending += 1
         try:
             await self._send(message)
         finally:
             self._sending -= 1
-        if not message.get("more_body", False):
-            self._ended = self._ending
-        elif self._ending and not self._sending:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._complete = True
+        elif self._ending:
             await self._finish()
 
     def end(self) -> None:
-        """End it, now if the application sends nothing just then, else with what it sends."""
+        """End it: now, or after what the application is sending just then."""
         self._ending = True
-        if not self._sending and not self._ended:
-            spawn(self._finish)
+        spawn(self._finish)
+
+    def cut(self) -> None:
+        """Have the application end although the last chunk could not be sent: the peer takes nothing any more."""
+        if not self._complete:
+            self._ended = True
+            self._application.interrupt()
+
+    def over(self, error: BaseException | None) -> bool:
+        """The application has ended; whether its error, if any, is what it made of the stream's end."""
+        ours = self._application.over()
+        if isinstance(error, asyncio.CancelledError):
+            return ours
+        if self._ended and isinstance(error, Exception):
+            logger.debug("the application took the end of its event stream as an error: %r", error)
+            return True
+        return False
 
     async def _finish(self) -> None:
         """Send the last chunk, and have an application that waits for its next event end too."""
-        if self._ended:
+        if self._sending or self._complete or self._ended:
             return
         self._ended = True
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._cancelled = self._task.cancel()
+        try:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        except Exception as error:  # noqa: BLE001  servers say in many ways that the peer has gone at this very moment
+            logger.debug("an event stream could not be ended any more: %r", error)
+        # Not from here: this may be the application's own task.
+        self._soon(self._application.interrupt)

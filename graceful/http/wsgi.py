@@ -1,20 +1,26 @@
 """One WSGI middleware: in-flight requests, late requests, the 503 of the drain, and probes. For any threaded server.
 
-No framework is imported. It adds no hop-by-hop header: PEP 3333 leaves those to the server, and waitress answers 500
-to an application that sends one.
+No framework is imported. It adds no hop-by-hop header: PEP 3333 ("Other HTTP Features") leaves those to the server, and
+waitress answers 500 to an application that sends one. Where the server has a way of its own, it is asked to close.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
-from graceful.http.probes import KUBELET
+from graceful.core.names import name_peer, name_query
+from graceful.core.obstacles import Obstacle
+from graceful.http.saying import KUBELET, SHUTTING_DOWN
+from graceful.stacks import stack_of_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from graceful.core.inflight import Unit
     from graceful.core.phases import Phase
 
     Environ: TypeAlias = dict[str, Any]
@@ -32,7 +38,7 @@ class WsgiService(Protocol):
         """The phase of the lifecycle."""
         ...
 
-    def enter(self, *what: str) -> int:
+    def enter_unit(self, unit: Unit) -> int:
         """Take a request in; raises `NotAcceptingError` from the drain on."""
         ...
 
@@ -89,22 +95,23 @@ class WsgiMiddleware:
         if not phase.accepts_work:
             return self._refuse(environ, method, path, start_response)
         try:
-            key = service.enter(method, path)
+            key = service.enter_unit(_Request(environ))
         except NotAcceptingError:
             return self._refuse(environ, method, path, start_response)
         if phase.leaving:
             self._enter_late(environ, method, path, served=True)
+            _close_after(start_response)
         try:
             body = self.app(environ, start_response)
         except BaseException:
             service.leave(key)
             raise
-        return _until_closed(body, environ.get("wsgi.file_wrapper"), lambda: service.leave(key))
+        return _until_closed(body, environ.get("wsgi.file_wrapper"), partial(service.leave, key))
 
     def _refuse(self, environ: Environ, method: str, path: str, start_response: StartResponse) -> Iterable[bytes]:
         self._enter_late(environ, method, path, served=False)
-        text = "this instance is shutting down"
-        return _answer(environ, start_response, "503 Service Unavailable", text, self._retry_after)
+        _close_after(start_response)
+        return _answer(environ, start_response, "503 Service Unavailable", SHUTTING_DOWN, self._retry_after)
 
     def _probe(self, environ: Environ, path: str, start_response: StartResponse) -> Iterable[bytes]:
         reason = None if path == self._livez else self.service.reason_not_ready_in_thread()
@@ -116,6 +123,26 @@ class WsgiMiddleware:
         if not agent.startswith(KUBELET):
             caller = name_caller(environ.get("REMOTE_ADDR") or None, agent)
             self.service.enter_late(caller, name_route(method, path), served=served)
+
+
+class _Request:
+    """A request as a unit of work: it keeps references, and is looked at only for a report."""
+
+    __slots__ = ("_environ", "_thread")
+
+    def __init__(self, environ: Environ) -> None:
+        self._environ = environ
+        self._thread = get_ident()
+
+    @property
+    def name(self) -> str:
+        return name_route(self._environ["REQUEST_METHOD"], self._environ.get("PATH_INFO", ""))
+
+    def look(self, seconds: float, *, query: bool) -> Obstacle:
+        environ = self._environ
+        name = name_query(self.name, environ.get("QUERY_STRING", "") if query else "")
+        peer = name_peer(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"))
+        return Obstacle("request", name, seconds, peer, stack_of_thread(self._thread))
 
 
 class _Counted:
@@ -132,8 +159,8 @@ class _Counted:
         return iter(self._body)
 
     def close(self) -> None:
+        close = getattr(self._body, "close", None)
         try:
-            close = getattr(self._body, "close", None)
             if close is not None:
                 close()
         finally:
@@ -151,20 +178,35 @@ class _CountedWithLength(_Counted):
 
 
 def _until_closed(body: Iterable[bytes], file_wrapper: Any, ended: Callable[[], None]) -> Iterable[bytes]:
-    if isinstance(file_wrapper, type) and isinstance(body, file_wrapper):
-        # A server knows its own file wrapper by its type, and sends the file without reading it.
-        close = getattr(body, "close", None)
+    counted = _CountedWithLength(body, ended) if hasattr(body, "__len__") else _Counted(body, ended)
+    if not isinstance(file_wrapper, type) or not isinstance(body, file_wrapper):
+        return counted
+    # A server knows its own file wrapper by its type, and sends the file without reading it: it must stay what it is.
+    close = getattr(body, "close", None)
 
-        def close_and_end() -> None:
-            try:
-                if close is not None:
-                    close()
-            finally:
-                ended()
+    def close_and_end() -> None:
+        try:
+            if close is not None:
+                close()
+        finally:
+            ended()
 
+    try:
         body.close = close_and_end  # type: ignore[attr-defined]
-        return body
-    return _CountedWithLength(body, ended) if hasattr(body, "__len__") else _Counted(body, ended)
+    except AttributeError:  # a type without attributes of one's own: then it is read
+        return counted
+    return body
+
+
+def _close_after(start_response: StartResponse) -> None:
+    """Have the server close the connection after this response, if it has a way.
+
+    gunicorn's workers give a method of their response, which also has this one; the server then says so in a header of
+    its own.
+    """
+    force_close = getattr(getattr(start_response, "__self__", None), "force_close", None)
+    if force_close is not None:
+        force_close()
 
 
 def _answer(

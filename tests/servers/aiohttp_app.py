@@ -1,6 +1,6 @@
 """An aiohttp.web application: what a service can be doing when it is told to leave.
 
-Usage: `-m tests.servers.aiohttp_app run_app|runner PORT`.
+Usage: `-m tests.servers.aiohttp_app run_app|run_app-uvloop|runner PORT`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sys
 
+import uvloop
 from aiohttp import WSMsgType, web
 
 import graceful
@@ -94,6 +95,8 @@ async def run(port: int) -> None:
 def main(style: str, port: str) -> None:
     if style == "run_app":
         web.run_app(application(), host="127.0.0.1", port=int(port), print=None)
+    elif style == "run_app-uvloop":
+        web.run_app(application(), host="127.0.0.1", port=int(port), print=None, loop=uvloop.new_event_loop())
     else:
         asyncio.run(run(int(port)))
 

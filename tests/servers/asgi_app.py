@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -118,9 +119,19 @@ async def serve_hypercorn_trio(port: int) -> None:
     await serve(app, config)
 
 
+def serve_in_thread(port: int) -> None:
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    threading.Thread(target=server.run, daemon=True).start()
+    threading.Event().wait()
+
+
 def main(style: str, port: str) -> None:
     """Start a server as a program of one's own does."""
-    if style == "hypercorn-trio":
+    if style == "uvicorn-thread":
+        serve_in_thread(int(port))
+    elif style == "hypercorn-trio":
         import trio
 
         trio.run(serve_hypercorn_trio, int(port))

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from tests.children import Child, child, free_port
 from tests.servers.traffic import LIMIT, Load, get, stream, websocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers.configurations import Configuration
 
 Trigger = Literal["signal", "hook"]
 
@@ -20,29 +28,23 @@ SLOW = 3.0
 """Seconds of the slow request and of the stream: they begin before the trigger and end in the drain."""
 EDGE = 0.25
 """Requests that begin this shortly before the end of the lame duck may see the drain."""
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """One way to run one server.
-
-    Attributes:
-        name: as the table shows it.
-        arguments: for `python`; `{port}` is replaced.
-        kinds: what it can do: `slow`, `stream`, `sse`, `websocket`.
-        exit_code: what it ends with.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    kinds: frozenset[str] = frozenset({"slow", "stream", "sse", "websocket"})
-    exit_code: int = 0
-    env: dict[str, str] = field(default_factory=dict, hash=False)
+FEWEST = 5
+"""Requests that must come in the lame duck, on however busy a machine, for their answers to tell something."""
+GRACE_PERIOD = 30.0
 
 
 @dataclass
 class Row:
-    """What came of one leave."""
+    """What came of one leave.
+
+    Attributes:
+        late: what came of the requests that began in the lame duck.
+        ends: how what was open when the leave began came to its end.
+        cleaned_up: whether the cleanup callback ran to its end, after `on_drain`.
+        exit_code: of the process that was told to leave; None if it had to be killed.
+        seconds: from the trigger to its end.
+        text: all that it said.
+    """
 
     late: Counter[str] = field(default_factory=Counter)
     ends: dict[str, str] = field(default_factory=dict)
@@ -51,21 +53,56 @@ class Row:
     seconds: float = 0.0
     text: str = ""
 
+    @property
+    def lost(self) -> int:
+        """How many requests of the lame duck got no answer, or another one than 200."""
+        return self.late.total() - self.late["200"]
+
+    def faults(self, ends: dict[str, str]) -> list[str]:
+        """What is not as it should be."""
+        what = {
+            f"lost in the lame duck: {dict(self.late)}": self.lost,
+            f"no request came in the lame duck: {dict(self.late)}": self.late.total() < FEWEST,
+            f"ends {self.ends}, expected {ends}": self.ends != ends,
+            "the cleanup did not run to its end": not self.cleaned_up,
+            f"exit code {self.exit_code}": self.exit_code != 0,
+            f"it took {self.seconds:.1f} s": self.seconds > GRACE_PERIOD,
+        }
+        return [fault for fault, holds in what.items() if holds]
+
 
 def play(configuration: Configuration, trigger: Trigger, *, graceful: bool = True) -> Row:
-    """Start it, load it, have it leave."""
+    """Start it, load it, have it leave; without graceful, as the server does it alone."""
     port = free_port()
     env = {
         "GRACEFUL_PORT": str(port),
         "GRACEFUL_PROPAGATION_DELAY": str(PROPAGATION),
         "GRACEFUL_DRAIN_TIMEOUT": "8",
+        "GRACEFUL_GRACE_PERIOD": str(GRACE_PERIOD),
         "GRACEFUL_SCOPE": f"matrix-{os.getpid()}-{port}",
-    } | configuration.env
+    }
     if not graceful:
         env["GRACEFUL_ENABLED"] = "false"
     arguments = [argument.format(port=port) for argument in configuration.arguments]
-    with child(*arguments, env=env) as service:
+    with child(*arguments, env=env) as service, _ended(service):
         return asyncio.run(_leave(configuration, trigger, service, port, env, graceful=graceful))
+
+
+@contextmanager
+def _ended(service: Child) -> Iterator[None]:
+    """End what is left of a parent and its workers: they have the pipe that the test reads."""
+    try:
+        yield
+    finally:
+        _kill(service.process.pid)
+
+
+def _kill(pid: int) -> None:
+    with suppress(OSError):
+        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(pid, signal.SIGKILL)
+        for worker in workers:
+            _kill(int(worker))
 
 
 async def _leave(
@@ -73,7 +110,7 @@ async def _leave(
 ) -> Row:
     row = Row()
     if graceful:
-        await asyncio.to_thread(service.wait_for, "ready: serving")
+        await asyncio.to_thread(service.wait_for, "ready: serving", times=configuration.workers)
     await _until_it_answers(port)
     fresh, kept = Load(port), Load(port)
     async with asyncio.TaskGroup() as tasks:
@@ -89,11 +126,15 @@ async def _leave(
         fresh.stop()
         kept.stop()
         await asyncio.wait(loads)
-        row.exit_code = await asyncio.to_thread(service.exit_code)
+        with suppress(subprocess.TimeoutExpired):
+            row.exit_code = await asyncio.to_thread(service.process.wait, GRACE_PERIOD + 5)
+        if row.exit_code is None:
+            _kill(service.process.pid)
         row.seconds = time.monotonic() - began
         for kind, task in open_ended.items():
             row.ends[kind] = await task
     row.late = fresh.count(ended - EDGE) + kept.count(ended - EDGE)
+    await asyncio.to_thread(service.exit_code)  # its last lines
     row.cleaned_up = service.in_order("drain", "cleanup begins", "cleanup ends")
     row.text = service.text
     return row
@@ -110,9 +151,9 @@ async def _begin(
     tasks: asyncio.TaskGroup, configuration: Configuration, port: int, service: Child
 ) -> dict[str, asyncio.Task[str]]:
     """Open what is open when the leave begins, and wait until each has begun."""
-    begun = {kind: asyncio.Event() for kind in configuration.kinds - {"slow"}}
+    begun = {kind: asyncio.Event() for kind in configuration.ends.keys() - {"slow"}}
     running = {}
-    if "slow" in configuration.kinds:
+    if "slow" in configuration.ends:
         running["slow"] = tasks.create_task(get(port, f"/slow?seconds={SLOW}"))
     if "stream" in begun:
         running["stream"] = tasks.create_task(stream(port, f"/stream?seconds={SLOW}", begun["stream"]))

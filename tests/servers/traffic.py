@@ -113,26 +113,41 @@ class Load:
         connection: Connection | None = None
         while not self._stopped.is_set():
             began = time.monotonic()
-            try:
-                async with asyncio.timeout(LIMIT):
-                    reused = connection is not None
-                    connection = connection or await Connection.open(self.port)
-                    try:
-                        await connection.request("/fast")
-                        outcome = str(await connection.answer())
-                    except (OSError, h11.ProtocolError):
-                        # An idle connection may be closed just as it is used: every client must send again then.
-                        outcome = await get(self.port, "/fast") if reused else "reset"
-                        connection = None
-            except OSError:
-                connection, outcome = None, "refused"
+            outcome = None
+            if connection is not None:
+                outcome = await self._again(connection)
+                if outcome is None or not connection.reusable:
+                    await connection.close()
+                    connection = None
+            if outcome is None:
+                # An idle connection may be closed just as it is used: every client must send again then.
+                connection, outcome = await self._first()
             self.outcomes.append((began, outcome))
-            if connection is not None and not connection.reusable:
-                await connection.close()
-                connection = None
             await self._pause()
         if connection is not None:
             await connection.close()
+
+    async def _first(self) -> tuple[Connection | None, str]:
+        try:
+            connection = await Connection.open(self.port)
+        except OSError:
+            return None, "refused"
+        outcome = await self._again(connection)
+        if outcome == "200" and connection.reusable:
+            return connection, outcome
+        await connection.close()
+        return None, outcome or "reset"
+
+    async def _again(self, connection: Connection) -> str | None:
+        """What came of a request over a connection that is there; None if it was closed."""
+        try:
+            async with asyncio.timeout(LIMIT):
+                await connection.request("/fast")
+                return str(await connection.answer())
+        except TimeoutError:
+            return "unanswered"
+        except (OSError, h11.ProtocolError):
+            return None
 
     def stop(self) -> None:
         self._stopped.set()

@@ -66,10 +66,20 @@ def main(style: str, port: str) -> None:
 
         run_simple("127.0.0.1", int(port), app, threaded=True)
     elif style == "werkzeug-thread":
-        from werkzeug.serving import make_server
+        from werkzeug import serving
 
-        server = make_server("127.0.0.1", int(port), app, threaded=True)
+        server = serving.make_server("127.0.0.1", int(port), app, threaded=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Event().wait()
+    elif style == "wsgiref-thread":
+        from socketserver import ThreadingMixIn
+        from wsgiref.simple_server import WSGIServer, make_server
+
+        class Server(ThreadingMixIn, WSGIServer):
+            daemon_threads = True
+
+        listening = make_server("127.0.0.1", int(port), app, Server)
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
         threading.Event().wait()
 
 
