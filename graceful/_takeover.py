@@ -8,7 +8,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from graceful._displaced import Found
-from graceful._owners import Handover, end_program, is_loop_handler, is_nobody
+from graceful._ending import end_program
+from graceful._owners import Handover, is_loop_handler, is_nobody
 from graceful._wakeup import WakeupTap
 
 if TYPE_CHECKING:

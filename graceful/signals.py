@@ -31,6 +31,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from graceful._displaced import Displacements
+from graceful._ending import notice_lost_end
 from graceful._forking import inherited
 from graceful._owners import Handover, OwnerAdapter, QueueLibrary, runs_in
 from graceful._takeover import Layer, Takeover
@@ -267,7 +268,13 @@ class SignalHold:
         if not self._active:
             return
         deadline = time.monotonic() + remaining
-        self._requests.append(lambda frame: self._release(signum, frame, deadline))
+
+        def hand_over(frame: FrameType | None) -> None:
+            self._release(signum, frame, deadline)
+
+        # From the hook nothing can be raised: watch() has the main thread interrupted once more.
+        notice_lost_end(lambda: self._requests.append(hand_over))
+        self._requests.append(hand_over)
         self._interrupt_main_thread()
         self._released = True
         self._hurry.set()

@@ -220,6 +220,18 @@ def test_a_signal_that_another_thread_took_is_noticed(style: str) -> None:
         assert running.exit_code() == 0, running.text
 
 
+def test_an_end_that_was_lost_in_a_finalizer_comes_again() -> None:
+    """What a signal handler raises there is only printed: the program would run on until its deadline."""
+    with program("finalizer") as running:
+        running.wait_for("working")
+        running.signal(signal.SIGTERM)
+        running.wait_for("held 15$")
+        running.tell("release")
+        assert running.exit_code() == 0, running.text
+        assert running.in_order("lost", "cleaned")
+        assert "ignored" not in running.text
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_anyios_signal_receiver_receives_at_the_release(backend: str) -> None:
     """The way out for programs on trio, where nothing else can end the run in order."""

@@ -129,6 +129,23 @@ def signalled_elsewhere(*, in_loop: bool) -> None:
         threading.Event().wait()
 
 
+class Slow:
+    def __del__(self) -> None:
+        say("working")
+        time.sleep(1000)
+
+
+def released_in_a_finalizer() -> None:
+    """1. The release finds the main thread in a `__del__`, which no exception leaves. 2. The program ends after it."""
+    keeper.start()
+    Slow()
+    say("lost")
+    try:
+        threading.Event().wait()
+    finally:
+        say("cleaned")
+
+
 def join_a_thread() -> None:
     thread = threading.Thread(target=threading.Event().wait, daemon=True)
     thread.start()
@@ -458,6 +475,7 @@ STORIES: dict[str, Callable[..., None]] = {
     "uvloop-before": functools.partial(asyncio_program, "uvloop", inside=False),
     "uvloop-inside": functools.partial(asyncio_program, "uvloop", inside=True),
     "asyncio-busy-before": busy_asyncio_program,
+    "finalizer": released_in_a_finalizer,
     "elsewhere": functools.partial(signalled_elsewhere, in_loop=False),
     "elsewhere-asyncio": functools.partial(signalled_elsewhere, in_loop=True),
     "receiver": receiver,
