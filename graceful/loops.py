@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import current_token
@@ -17,11 +19,32 @@ if TYPE_CHECKING:
 __all__ = ["Interruption", "current_task", "on_trio", "run_soon_here", "spawn"]
 
 
+class _Here(threading.local):
+    loop: asyncio.AbstractEventLoop | None = None
+    """The event loop that ran in this thread when it was last looked for."""
+
+
+_here = _Here()
+
+
 def current_task() -> Any:
-    """The task that runs here, of asyncio or trio; None where none does."""
+    """The task that runs here, of asyncio or trio; None where none does.
+
+    On the way of every request. To look for the event loop takes longer than all else here, because Python 3.11 asks
+    the kernel for the process' number then; so it is remembered. One that has ended has no current task.
+    """
+    loop = _here.loop
+    if loop is not None and (task := asyncio.current_task(loop)) is not None:
+        return task
+    return _look_for_task()
+
+
+def _look_for_task() -> Any:
     try:
+        _here.loop = asyncio.get_running_loop()
         return asyncio.current_task()
     except RuntimeError:  # no event loop of asyncio runs here
+        _here.loop = None
         trio: Any = sys.modules.get("trio")
     try:
         return trio.lowlevel.current_task() if trio else None
@@ -53,6 +76,14 @@ def on_trio() -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def _forget_loop() -> None:
+    _here.loop = None
+
+
+# A child that was forked within an event loop has a current task there for ever.
+os.register_at_fork(after_in_child=_forget_loop)
 
 
 class Interruption:

@@ -1,5 +1,8 @@
 """A service as the middlewares see it, in the phase that a test says."""
 
+from types import SimpleNamespace
+from typing import Any
+
 from graceful.core.inflight import InFlight
 from graceful.core.phases import Phase
 from graceful.draining import Draining, LongConnection, LongConnections
@@ -11,6 +14,7 @@ class FakeService:
     def __init__(self, phase=Phase.SERVING):
         self.phase = phase
         self.work = InFlight()
+        self.life: Any = SimpleNamespace(lifecycle=self, in_flight=self.work)
         self.not_ready = None
         self.lifespan = []
         self.late = []
@@ -32,12 +36,6 @@ class FakeService:
     def cut(self):
         for each in self.long_connections.all():
             each.cut()
-
-    def enter_unit(self, unit):
-        return self.work.enter(unit, 0.0)
-
-    def leave(self, key):
-        self.work.leave(key)
 
     def enter_late(self, caller, route, *, served):
         self.late.append((caller, route, served))

@@ -26,6 +26,7 @@ from graceful.stacks import Worker, stack_of_task
 from graceful.telling import Teller
 from tests.children import child, free_port
 from tests.coordinators import Rig
+from tests.services import FakeService
 
 TERM = signal.SIGTERM
 SCENARIO = Path(__file__).parent / "scenarios" / "deadline.py"
@@ -205,38 +206,27 @@ def test_a_unit_that_cannot_be_looked_at_keeps_nothing_from_being_told(rig):
     assert named(r.coordinator.report) == [("drain", "job", "GET /broken")]
 
 
-class Service:
-    """What the middlewares need while they serve, as far as it is asked for."""
-
-    phase = Phase.SERVING
-
-    def __init__(self):
-        self.units = []
-
-    def enter_unit(self, unit):
-        self.units.append(unit)
-        return 0
-
-    def leave(self, key):
-        pass
+def unit_of(service):
+    ((unit, _),) = service.work.units()
+    return unit
 
 
 @pytest.mark.parametrize(("query", "name"), [(False, "GET /orders"), (True, "GET /orders?token=secret")])
 def test_a_query_string_is_told_only_when_asked_for(query, name):
     """And never a header."""
-    service: Any = Service()
+    service = FakeService()
     nobody: Any = None
     seen: list[Obstacle] = []
 
     async def app(scope, receive, send):
-        seen.append(service.units[0].look(1.0, query=query))
+        seen.append(unit_of(service).look(1.0, query=query))
 
     scope = {"type": "http", "method": "GET", "path": "/orders", "query_string": b"token=secret"}
     headers = [(b"authorization", b"Bearer secret")]
     asyncio.run(GracefulMiddleware(app, service)(scope | {"client": ("::1", 7), "headers": headers}, nobody, nobody))
 
     def wsgi_app(environ, start_response):
-        seen.append(service.units[1].look(1.0, query=query))
+        seen.append(unit_of(service).look(1.0, query=query))
         return []
 
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/orders", "QUERY_STRING": "token=secret", "REMOTE_ADDR": "::1"}
@@ -256,22 +246,17 @@ def test_a_request_of_aiohttp_is_told_as_the_others_are():
 
     from graceful.http.aiohttp import AiohttpWiring
 
-    service: Any = Service()
-    service.lifespan_begins = service.lifespan_started = lambda: None
+    service = FakeService()
     seen: list[Obstacle] = []
 
     async def handler(request):
-        seen.append(service.units[0].look(1.0, query=False))
-        seen.append(service.units[0].look(1.0, query=True))
+        seen.append(unit_of(service).look(1.0, query=False))
+        seen.append(unit_of(service).look(1.0, query=True))
         return Response()
-
-    async def stops():
-        pass
 
     async def main():
         app = Application()
         app.router.add_get("/orders", handler)
-        service.lifespan_ends = stops
         AiohttpWiring(app, service, livez_path=None, readyz_path=None, retry_after=1.0, close_code=1012)
         async with TestClient(TestServer(app)) as client:
             assert (await client.get("/orders?token=secret")).status == 200

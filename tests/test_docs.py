@@ -7,6 +7,8 @@ A page's fences, with the comment before them where there is one:
 - `<!-- runs until SIGTERM -->`: the file is run for real, sent SIGTERM once it serves, and has to exit with 0; with
   ` in: TEXT` at the end, once it has written that, too
 - `<!-- log of FILE -->`: what its lines then say, in this order, without what a logger puts before and after
+- `<!-- served by: COMMAND -->`: the file is served for real by that command, at a free port in place of 8080; it has
+  to answer while the callers hear, and to exit with 0
 - `<!-- output of: COMMAND -->`: the text of the fence is what the command prints, beside the page's files
 - `<!-- not run: REASON -->`: a fragment that cannot run
 
@@ -15,12 +17,15 @@ A page's fences, with the comment before them where there is one:
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import runpy
 import shlex
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +38,8 @@ import graceful
 from graceful import Settings
 from graceful.instance_settings import InstanceSettings
 from graceful.wire import env_names
-from tests.eureka_servers import free_port, start_embedded_eureka
+from tests.children import free_port, get
+from tests.eureka_servers import start_embedded_eureka
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +54,7 @@ FENCE = re.compile(
 )
 OUTPUT_OF = "output of: "
 UNTIL_SIGTERM = "runs until SIGTERM"
+SERVED_BY = "served by: "
 NOT_RUN = "not run: "
 # Somebody's own settings would change what is shown.
 NOT_INHERITED = ("GRACEFUL_", "EUREKA_", "SPRING_", "OTEL_", "POD_IP", "KUBERNETES_", "PYTEST_", "UVICORN_")
@@ -174,6 +181,9 @@ def test_python_snippets_run(page: Path, program: Program, tmp_path: Path) -> No
         runs_until_sigterm(program, tmp_path)
         logged_in_order(shown(page, f"log of {program.name}"), (tmp_path / "log").read_text())
         return
+    if program.marker.startswith(SERVED_BY):
+        is_served(program.marker.removeprefix(SERVED_BY), tmp_path)
+        return
     if program.name.startswith("test_"):
         done = run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", program.name], tmp_path)
     else:
@@ -192,6 +202,36 @@ def runs_until_sigterm(program: Program, directory: Path) -> None:
         assert process.wait(TIMEOUT) == 0, log.read_text()
     assert "left cleanly after" in log.read_text()
     assert "connection closed" in log.read_text()
+
+
+def is_served(command: str, directory: Path) -> None:
+    port, log = free_port(), directory / "log"
+    words = [word.replace("8080", str(port)) for word in shlex.split(command)]
+    if words[0].endswith(".py"):
+        file = directory / words[0]
+        file.write_text(file.read_text().replace("8080", str(port)))
+    else:
+        words = ["-m", *words]
+    settings = {"GRACEFUL_PORT": str(port), "GRACEFUL_PROPAGATION_DELAY": "2", "GRACEFUL_SCOPE": str(directory)}
+    with started([sys.executable, *words], directory, log, **settings) as process:
+        until_answers(port, "/readyz", 200, log, process)
+        process.terminate()
+        until_answers(port, "/readyz", 503, log, process)
+        status, connection, body = get(port)
+        assert (status, json.loads(body)) == (200, ["7"])
+        assert connection == "close"
+        assert process.wait(TIMEOUT) == 0, log.read_text()
+    assert "pool closed" in log.read_text()
+
+
+def until_answers(port: int, path: str, status: int, log: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a path is answered with a status; the test's own time limit ends a wait that is in vain."""
+    told: object = None
+    while told != status:
+        assert process.poll() is None, f"ended with {process.returncode}, {path} said {told}:\n{log.read_text()}"
+        with contextlib.suppress(OSError):
+            told = get(port, path)[0]
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("page", "fence"), OUTPUTS)

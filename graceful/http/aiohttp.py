@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
@@ -33,7 +34,8 @@ __all__ = ["AiohttpWiring"]
 
 logger = logging.getLogger("graceful.http")
 
-_HELD: Final = "graceful.held"
+# aiohttp warns of names since it has keys (3.14).
+_HELD: Final[Any] = web.RequestKey("graceful.held", object) if hasattr(web, "RequestKey") else "graceful.held"
 
 
 class AiohttpWiring:
@@ -96,15 +98,15 @@ class AiohttpWiring:
         await self._service.lifespan_ends()
 
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        service, path = self._service, request.path
+        service, life, path = self._service, self._service.life, request.path
         if path in self._probes:
             reason = None if path == self._livez else await service.reason_not_ready()
             return _answer(503 if reason else 200, f"not ready: {reason}" if reason else "ok")
-        phase = service.phase
+        phase = life.lifecycle.phase
         if not phase.accepts_work:
             return self._refuse(request)
         try:
-            key = service.enter_unit(_Request(request))
+            key = life.in_flight.enter(_Request(request), monotonic())
         except NotAcceptingError:
             return self._refuse(request)
         if phase.leaving:
@@ -118,7 +120,7 @@ class AiohttpWiring:
             logger.debug("the handler took the end of its connection as an error: %r", error)
             return held.response
         finally:
-            service.leave(key)
+            life.in_flight.leave(key)
             if (held := request.get(_HELD)) is not None:
                 service.let_go(held.key)
                 held.over(None)
@@ -139,9 +141,12 @@ class AiohttpWiring:
             self._hold_open(request, _WebSocket(response, self._close_code))
             return
         if self._service.phase.leaving:
-            response.force_close()  # the header alone would leave the socket open
+            # The header alone would leave the socket open; without it, the client may send its next request over a
+            # connection that is closed just then. aiohttp has made its own headers before.
+            response.headers["Connection"] = "close"
+            response.force_close()
         content_type = response.headers.get("Content-Type", "").encode()
-        if not isinstance(response, web.Response) and is_event_stream([(b"content-type", content_type)]):
+        if not isinstance(response, web.Response) and is_event_stream(content_type):
             self._hold_open(request, _EventStream(response))
 
     def _hold_open(self, request: web.Request, connection: _LongConnection) -> None:

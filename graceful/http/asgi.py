@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import logging
 from contextvars import ContextVar
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import anyio
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
+from graceful.core.phases import Phase
 from graceful.http.connection import Connection
 from graceful.http.lifespan import Lifespan
 from graceful.http.saying import KUBELET, SHUTTING_DOWN
-from graceful.http.streams import EventStream, is_event_stream
+from graceful.http.streams import CONTENT_TYPE, EventStream, is_event_stream
 from graceful.http.websocket import ClosingWebSocket
-from graceful.loops import Interruption, on_trio, run_soon_here
+from graceful.loops import Interruption, current_task, on_trio, run_soon_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from graceful.core.inflight import Unit
-    from graceful.core.phases import Phase
     from graceful.draining import Draining
+    from graceful.life import Life
 
     Scope: TypeAlias = MutableMapping[str, Any]
     Message: TypeAlias = MutableMapping[str, Any]
@@ -38,6 +39,7 @@ __all__ = ["NOTICE", "SERVICE_RESTART", "GracefulMiddleware", "Service"]
 logger = logging.getLogger("graceful.http")
 
 _CLOSE = (b"connection", b"close")
+_SERVING: Final = Phase.SERVING
 SERVICE_RESTART: Final = 1012
 """WebSocket close code "Service Restart" (IANA registry of RFC 6455)."""
 NOTICE: Final = "graceful.draining"
@@ -51,6 +53,11 @@ class Service(Protocol):
     """What the middleware needs of the service it stands in front of."""
 
     @property
+    def life(self) -> Life:
+        """What it lives just now. Its parts are used as they are: every call in between would cost each request."""
+        ...
+
+    @property
     def phase(self) -> Phase:
         """The phase of the lifecycle."""
         ...
@@ -58,14 +65,6 @@ class Service(Protocol):
     @property
     def draining(self) -> Draining:
         """Set when the drain begins."""
-        ...
-
-    def enter_unit(self, unit: Unit) -> int:
-        """Take a request in; raises `NotAcceptingError` from the drain on."""
-        ...
-
-    def leave(self, key: int) -> None:
-        """A request has ended."""
         ...
 
     def hold_open(self, end: Callable[[], object], cut: Callable[[], object]) -> int:
@@ -145,18 +144,18 @@ class GracefulMiddleware:
         if scope["type"] != "http":
             await self._others.get(scope["type"], self.app)(scope, receive, send)
             return
-        service, path = self.service, scope["path"]
-        phase = service.phase
-        if path in self._probes or not phase.accepts_work:
+        life = self.service.life
+        phase, in_flight = life.lifecycle.phase, life.in_flight
+        if scope["path"] in self._probes or (phase is not _SERVING and not phase.accepts_work):
             await self._answer_alone(scope, send)
             return
-        connection = Connection(scope)
+        connection = Connection((scope, current_task()))
         try:
-            key = service.enter_unit(connection)
+            key = in_flight.enter(connection, monotonic())
         except NotAcceptingError:
             await self._refuse(scope, send)
             return
-        if phase.leaving:
+        if phase is not _SERVING and phase.leaving:
             self._enter_late(scope, scope["method"], served=True)
         streams: list[EventStream] = []
 
@@ -166,13 +165,16 @@ class GracefulMiddleware:
             if message["type"] == "http.response.start":
                 headers = message.get("headers", ())
                 # Decided when the response starts, not when the request came: the leave may have begun in between.
-                if service.phase.leaving:
+                if life.lifecycle.phase is not _SERVING and life.lifecycle.phase.leaving:
                     message = {**message, "headers": (headers := _closing(scope, headers))}
                 elif type(headers) is not list:
                     message = {**message, "headers": (headers := list(headers))}  # it may be read once only
-                if is_event_stream(headers):
-                    streams.append(self._hold_open(send, connection))
-                    return streams[0].send(message)
+                for name, value in headers:
+                    if name in CONTENT_TYPE:
+                        if is_event_stream(value):
+                            streams.append(self._hold_open(send, connection))
+                            return streams[0].send(message)
+                        break
             return send(message)
 
         try:
@@ -181,7 +183,7 @@ class GracefulMiddleware:
             if not streams or not streams[0].over(error):
                 raise
         finally:
-            service.leave(key)
+            in_flight.leave(key)
             if streams:
                 self._let_go(streams[0])
 
@@ -211,11 +213,13 @@ class GracefulMiddleware:
         await _answer(scope, send, 503 if reason else 200, text, self.service.phase.leaving)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        service, phase = self.service, self.service.phase
+        service, life = self.service, self.service.life
+        phase = life.lifecycle.phase
         if phase.leaving:
             self._enter_late(scope, "WEBSOCKET", served=phase.accepts_work)
+        connection = Connection((scope, current_task()))
         try:
-            key = service.enter_unit(Connection(scope)) if phase.accepts_work else None
+            key = life.in_flight.enter(connection, monotonic()) if phase.accepts_work else None
         except NotAcceptingError:
             key = None
         if key is None:
@@ -227,7 +231,7 @@ class GracefulMiddleware:
             await socket.run(self.app, scope)
         finally:
             service.let_go(held)
-            service.leave(key)
+            life.in_flight.leave(key)
 
     async def _refuse_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """503 where the server can answer a handshake so (ASGI, "Websocket Denial Response"); elsewhere it says 403."""

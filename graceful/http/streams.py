@@ -11,30 +11,24 @@ from graceful.http.websocket import ClosedByDrainError
 from graceful.loops import run_soon_here, spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from graceful.http.asgi import Message, Send
     from graceful.loops import Interruption
 
-__all__ = ["EventStream", "is_event_stream"]
+__all__ = ["CONTENT_TYPE", "EventStream", "is_event_stream"]
 
 logger = logging.getLogger("graceful.http")
 
 _EVENT_STREAM: Final = b"text/event-stream"
-_CONTENT_TYPE: Final = frozenset({b"content-type", b"Content-Type"})
+CONTENT_TYPE: Final = frozenset({b"content-type", b"Content-Type"})
 """ASGI has names in lower case; some applications have them as HTTP/1.1 shows them."""
 
 
-def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def is_event_stream(content_type: bytes) -> bool:
     """Whether a response has no end by its nature (HTML standard, 9.2 Server-sent events).
 
     Any other streamed response may be a file that is only long: cut off cleanly, it would look complete.
     """
-    # On the way of every response: no method is called before the right header is found.
-    for name, value in headers:
-        if name in _CONTENT_TYPE:
-            return value[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM
-    return False
+    return content_type[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM
 
 
 class EventStream:
