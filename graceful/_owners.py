@@ -60,6 +60,9 @@ class OwnerAdapter(Protocol):
     def stop_accepting(self, handler: object) -> None:
         """Have the server close its listener and nothing else, soon: it serves on over the connections that it has."""
 
+    def serve_on(self, handler: object) -> None:
+        """Have the server not stop by itself any more: after so many requests, say."""
+
     def missed(self, handler: object) -> Collection[int]:
         """The signals that reached the server before we could hold them."""
 

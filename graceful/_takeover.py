@@ -174,11 +174,11 @@ class Takeover:
             if not layer.told and self._adapter_of(layer.owner) is not None:
                 self.hand_over(layer, signum, frame, remaining=remaining)
 
-    def stop_accepting(self, layer: Layer) -> None:
-        """Have the owner beneath the layer, if it is a server that can, accept no more connections."""
+    def ask_owner(self, layer: Layer, ask: Callable[[OwnerAdapter, object], None]) -> None:
+        """Ask something of the owner beneath the layer, if it is a known server: of its adapter, and handler."""
         adapter = self._adapter_of(layer.owner)
         if adapter is not None:
-            adapter.stop_accepting(layer.owner)
+            ask(adapter, layer.owner)
 
     def is_echo(self, frame: FrameType | None) -> bool:
         """Whether a server raises, at its end, a signal again that it has had (see `OwnerAdapter.raises_again`)."""

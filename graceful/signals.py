@@ -294,14 +294,20 @@ class SignalHold:
 
     def stop_accepting(self, signum: int) -> None:
         """Have the owner of a signal, where it is a server that can, close its listener soon, ahead of a `release`."""
+        self._ask_owner(signum, lambda server, handler: server.stop_accepting(handler))
 
-        def stop(_frame: FrameType | None) -> None:
+    def serve_on(self, signum: int) -> None:
+        """Have the owner of a signal, where it is a server that might, not stop by itself before a `release`."""
+        self._ask_owner(signum, lambda server, handler: server.serve_on(handler))
+
+    def _ask_owner(self, signum: int, ask: Callable[[OwnerAdapter, object], None]) -> None:
+        def ask_in_main_thread(_frame: FrameType | None) -> None:
             layer = None if self._takeover is None else self._takeover.current(signum)
             if layer is not None:
-                layer.takeover.stop_accepting(layer)
+                layer.takeover.ask_owner(layer, ask)
 
         if self._active:
-            self._requests.append(stop)
+            self._requests.append(ask_in_main_thread)
             self._interrupt_main_thread()
 
     # -- the machinery -----------------------------------------------------------------------------------------------

@@ -55,6 +55,12 @@ class UvicornOwner:
         for server in getattr(_server_of(handler), "servers", ()):
             server.get_loop().call_soon_threadsafe(server.close)
 
+    def serve_on(self, handler: object) -> None:
+        """Have the server serve as many requests as come: nobody would take its place in a pod that leaves."""
+        server = _server_of(handler)
+        if hasattr(getattr(server, "config", None), "limit_max_requests"):
+            server.config.limit_max_requests = None  # type: ignore[union-attr]  # it has one, as was just seen
+
     def missed(self, handler: object) -> Collection[int]:
         """The signals that the server has captured already: it is shutting down."""
         server = _server_of(handler)
