@@ -26,6 +26,7 @@ from graceful.http.asgi import GracefulMiddleware
 from graceful.http.noting import NotingMiddleware
 from graceful.http.wsgi import WsgiMiddleware
 from graceful.kubernetes.manifest import Snippets
+from graceful.pid_one import report_ancestors
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
@@ -387,6 +388,8 @@ class Coordinator(DrainCoordinator):
         until = time.monotonic() + max(0.0, self.remaining) + _STOP_SLACK
         while not stopped.wait(self.enforce_deadline()) and time.monotonic() < until:
             pass
+        if self._signals is not None:
+            self._signals.finish()
 
     # For install()
 
@@ -550,6 +553,8 @@ class Coordinator(DrainCoordinator):
         await self._changes.until(lambda: self.phase is not Phase.STARTING)
         if self.phase is Phase.SERVING:
             report_plan(self.settings, self.plan, os.environ)
+            if self._mode is Mode.ACTIVE:
+                report_ancestors(os.getpid())
             for sentence in self._arbiter.warnings(self.plan) if self._arbiter is not None else ():
                 logger.warning("%s", sentence)
 
