@@ -189,6 +189,20 @@ def test_a_refusal_and_an_end_without_a_word(nowhere):
             assert said in ended.stdout
 
 
+def test_an_unclean_leave_is_told(nowhere):
+    """1. All are asked, so it is the pod's leave. 2. What the process says is printed. 3. It fails, and so does `drain`."""
+    with child("-m", "tests.scenarios.control_app", "leave", env=nowhere) as app:
+        app.wait_for("listening")
+        for order in ("say out of service", "failed not all of it went well"):
+            app.tell(order)
+        ended = command("drain", "--wait", env=nowhere)
+        app.wait_for("drain pod")
+        said = [f"[{app.process.pid}] {line}" for line in ("out of service", "not all of it went well")]
+        assert (ended.returncode, ended.stdout.splitlines()) == (1, said)
+        command("drain", "--pid", str(app.process.pid), env=nowhere)
+        app.wait_for("drain process")
+
+
 def test_status_imports_little(nowhere):
     """It is run beside a service that is in trouble, perhaps at a small CPU limit."""
     code = "import sys; from graceful.cli import main; main(['status']); print(*sys.modules)"

@@ -50,6 +50,7 @@ class Leaver:
         return {"phase": "serving", "instance": "orders/a b"}
 
     def drain_by_hand(self, *, pod: bool) -> Session:
+        tell("drain", "pod" if pod else "process")
         return self.prestop(elapsed=0.0, grace=None)
 
     def prestop(self, *, elapsed: float, grace: float | None) -> Session:
