@@ -190,7 +190,7 @@ def test_a_refusal_and_an_end_without_a_word(nowhere):
 
 
 def test_an_unclean_leave_is_told(nowhere):
-    """1. All are asked, so it is the pod's leave. 2. What the process says is printed. 3. It fails, and so does `drain`."""
+    """1. All are asked, so it is the pod's leave. 2. What the process says is printed. 3. It fails: so does `drain`."""
     with child("-m", "tests.scenarios.control_app", "leave", env=nowhere) as app:
         app.wait_for("listening")
         for order in ("say out of service", "failed not all of it went well"):
