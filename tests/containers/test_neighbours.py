@@ -1,5 +1,6 @@
 """Containers that share more than they should: the network, its abstract socket names, even the process ids."""
 
+import json
 import re
 import socket
 from pathlib import Path
@@ -28,6 +29,13 @@ def served_by(running):
     return {int(line.split()[0]) for line in running.log.lines if "ready: serving" in line}
 
 
+def shown(running):
+    """The processes that `status` shows."""
+    code, said = running.container.run("python3", "-P", "-m", "graceful", "status", "-o", "json")
+    assert code == 0, said
+    return {process["pid"] for process in json.loads(said)["processes"]}
+
+
 def asked(said):
     """The processes that a hook spoke to; it names them where there are several."""
     return {int(pid) for pid in re.findall(r"^\[(\d+)\]", said, re.MULTILINE)}
@@ -39,7 +47,7 @@ def test_two_containers_of_three_workers_on_one_network(service, image, hook):
     with service(image, workers) as first, service(image, workers) as second:
         for each in (first, second):
             each.wait_until_up(WORKERS)
-            assert names(each.container) == served_by(each)
+            assert names(each.container) == served_by(each) == shown(each)
         assert scope(first.container) != scope(second.container)
 
         stopped = first.container.stop(hook, grace=GRACE)
