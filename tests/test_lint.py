@@ -780,8 +780,10 @@ SHAPES = {
     "containers and anchors": other(
         (
             "      - name: web",
-            "      - {name: one, image: &image nginx:1.27, env: &env [{name: A, value: b}]}\n"
-            "      - {name: two, image: *image, env: *env}\n      - name: web",
+            (
+                "      - {name: one, image: &image nginx:1.27, env: &env [{name: A, value: b}]}\n"
+                "      - {name: two, image: *image, env: *env}\n      - name: web"
+            ),
         )
     ),
 }
@@ -796,11 +798,11 @@ def test_no_false_error_in_what_others_write(shape: str) -> None:
     assert report.count(Severity.ERROR) == 0
 
 
-@pytest.mark.skipif("GRACEFUL_TEST_MANIFESTS" not in os.environ, reason="GRACEFUL_TEST_MANIFESTS names no folder")
+@pytest.mark.skipif("PUBLIC_MANIFESTS" not in os.environ, reason="PUBLIC_MANIFESTS names no folder")
 @pytest.mark.timeout(600)
 def test_a_folder_of_public_manifests() -> None:
     """Whatever a checkout of others' manifests holds: no crash, and no error but keys given twice and broken YAML."""
-    paths = [path for path in Path(os.environ["GRACEFUL_TEST_MANIFESTS"]).rglob("*.y*ml") if path.is_file()]
+    paths = [path for path in Path(os.environ["PUBLIC_MANIFESTS"]).rglob("*.y*ml") if path.is_file()]
     report = lint([(str(path), path.read_bytes()) for path in paths], Options())
     errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
     assert report.pods
