@@ -33,6 +33,7 @@ __all__ = [
 
 COMMANDS: Final[Mapping[str, str]] = {
     "manifest": "print the matching Kubernetes manifest",
+    "prestop-script": "print a preStop hook for containers without graceful",
 }
 """Every command, in the order of the help, with the line that stands for it there."""
 
