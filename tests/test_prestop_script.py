@@ -243,7 +243,7 @@ def test_image_without_a_client_still_waits(tmp_path: Path, shell: list[str]) ->
         (image.programs / "wget").symlink_to(busybox)
         assert image.run("http://127.0.0.1:1/eureka")[0] == lines
     assert lines == [
-        "cannot withdraw from Eureka: there is neither curl nor GNU wget in this image (busybox's cannot send a PUT)",
+        "cannot withdraw from Eureka: there is neither curl nor GNU wget in this image (busybox's wget has no PUT)",
         "waits 1 s for callers to hear of it; then SIGTERM comes",
     ]
     assert took >= 1

@@ -34,6 +34,7 @@ __all__ = [
 COMMANDS: Final[Mapping[str, str]] = {
     "manifest": "print the matching Kubernetes manifest",
     "prestop-script": "print a preStop hook for containers without graceful",
+    "lint": "look at manifests for what keeps a pod from leaving in order",
 }
 """Every command, in the order of the help, with the line that stands for it there."""
 

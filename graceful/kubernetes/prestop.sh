@@ -171,8 +171,8 @@ identify() {
     setting "${instance_id:-$derived}" GRACEFUL_INSTANCE_ID EUREKA_INSTANCE_INSTANCEID
     instance=$value
     if [ -z "$app" ] || [ -z "$instance" ]; then
-        say "cannot withdraw from Eureka, its instance is not known: set GRACEFUL_APP_NAME, and GRACEFUL_INSTANCE_ID or \
-both POD_IP (from status.podIP) and GRACEFUL_PORT"
+        say "cannot withdraw from Eureka, its instance is not known: set GRACEFUL_APP_NAME, and GRACEFUL_INSTANCE_ID \
+or both POD_IP (from status.podIP) and GRACEFUL_PORT"
         return 1
     fi
 }
@@ -184,7 +184,7 @@ choose_client() {
     elif command -v wget >/dev/null 2>&1 && wget --help 2>&1 | grep -q -e --method; then
         client=wget
     else
-        say "cannot withdraw from Eureka: there is neither curl nor GNU wget in this image (busybox's cannot send a PUT)"
+        say "cannot withdraw from Eureka: there is neither curl nor GNU wget in this image (busybox's wget has no PUT)"
         return 1
     fi
 }
@@ -254,7 +254,7 @@ put_and_read() {
 }
 
 # ask METHOD URL: puts what the server answers into $code and $answer; if it does not, the reason into $result.
-# The URL may have credentials in it: it goes to the client by its standard input, because everybody sees a command line.
+# The URL may have credentials in it, and everybody sees a command line: it goes to the client by its standard input.
 ask() {
     clock
     seconds=$(((withdrawn_by - now + 999) / 1000))
