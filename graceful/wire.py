@@ -15,6 +15,9 @@ The processes of one container ask each other in the same way what they are doin
              is instance orders/orders:10.0.0.7:8080
              done
 
+`python -m graceful status` asks so too. `drain pod=1` (`pod=0` where only one process is asked) is answered like
+`prestop`, but `within` and `done` are about the whole leave; whoever closes before that does not stop it.
+
 The first line of each side carries the version of the protocol and `key=value` words; whoever does not know a key
 ignores it, and so it is with the lines that begin with `is`. The lines after the first are a kind and free text.
 Instants are never sent, only durations: the two sides need no common clock.
