@@ -193,6 +193,7 @@ def test_bad_servers_hold_neither_the_script_nor_the_good_one(tmp_path: Path, sh
             output, _ = process.communicate(timeout=PATIENCE)
         assert (process.returncode, caller.statuses()) == (0, ("OUT_OF_SERVICE", "OUT_OF_SERVICE"))
     assert time.monotonic() - started < 20
+    assert not [request for request in login.requests if b" /login" in request]
     assert any(client in command and "application/json" in command for command in lines_of_commands)
     assert not [command for command in lines_of_commands if re.search("sesame|s3same", command)]
     assert b"\r\nAuthorization: Basic c2VzYW1lOnMzc2FtZQ==\r\n" in hung.requests[0]
@@ -253,7 +254,7 @@ def test_image_without_a_client_still_waits(tmp_path: Path, shell: list[str]) ->
     ("environ", "said"),
     [
         (
-            {"POD_IP": "", "GRACEFUL_PORT": "tcp://10.0.0.1:80"},
+            {"GRACEFUL_PORT": "tcp://10.0.0.1:80"},
             "cannot withdraw from Eureka, its instance is not known",
         ),
         ({"SPRING_APPLICATION_NAME": " "}, "cannot withdraw from Eureka, its instance is not known: set GRACEFUL_APP_"),
@@ -407,7 +408,7 @@ SECONDS = st.integers(0, 200)
 @settings(max_examples=60)
 @given(
     name=ANY_SHELL,
-    propagation=SECONDS,
+    propagation=SECONDS | st.just(4000),  # longer than any hook waits
     drain=SECONDS,
     grace=st.integers(1, 400) | st.none(),
     elapsed=st.integers(0, 20),
@@ -429,6 +430,7 @@ def test_wait_is_that_of_the_hook(
     expected = max(0.0, min(deadline, delays.wait_ends(grace, 0.0, elapsed)) - elapsed)
     seconds = int(said.split()[1])
     assert seconds == pytest.approx(expected, abs=1)
+    assert (f", of {propagation} s that callers may need" in said) == (expected < propagation)
     assert elapsed + seconds <= max(deadline, elapsed)
 
 
