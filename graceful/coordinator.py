@@ -285,8 +285,15 @@ class DrainCoordinator:
             "phase": self.phase.value,
             "instance": self._siblings.instance if self._siblings else "",
             "in_flight": str(len(self.life.in_flight)),
+            # Empty where there is nowhere to register; of several processes one may speak for all.
+            "registered": "" if self._registry is None else YES if self._seen_up else "no",
             **{name: YES if flag else "no" for name, flag in flags.items()},
         }
+
+    @property
+    def _seen_up(self) -> bool:
+        # Not in the protocol: a registry of the user's own need not have it.
+        return bool(getattr(self._registry, "seen_up", self._announced))
 
     # The life, on graceful's own event loop
 

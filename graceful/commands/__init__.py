@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 COMMANDS: Final[Mapping[str, str]] = {
-    "manifest": "print the matching Kubernetes manifest",
+    "manifest": "print the matching Kubernetes manifest, or put it into your own",
 }
 """Every command, in the order of the help, with the line that stands for it there."""
 
