@@ -1,6 +1,7 @@
 """The app's end of the channel to the preStop hook: a Unix socket on which a hook says that the pod is to leave.
 
-The processes of one container ask each other there, too, what they are doing (the verb `status`), and
+The processes of one container ask each other there, too, what they are doing (the verb `status`), and so does
+`python -m graceful status`; `python -m graceful drain` has them leave without a hook (`drain`), and
 `python -m graceful manifest --pid` asks what the manifest of their pod needs to have (`manifest`).
 
 `serve_control` runs on graceful's own event loop. Whatever arrives on the socket (garbage, a line without an end, a
@@ -40,7 +41,7 @@ _CHATTER_LIMIT: Final = 65_536  # bytes after the request, which are read only t
 
 
 class HookSession(Protocol):
-    """One hook that waits until the app has left.
+    """One hook, or somebody else, that waits until the app has left.
 
     Every method runs on the event loop of `serve_control`. Exactly one of `answered` and `lost` is called, unless
     `serve_control` itself is cancelled while the hook waits.
@@ -48,7 +49,7 @@ class HookSession(Protocol):
 
     @property
     def within(self) -> float:
-        """Seconds until the propagation wait is over, at most."""
+        """Seconds until the answer, at most: when the propagation wait is over, or for `drain` the whole leave."""
         ...
 
     def messages(self) -> AsyncIterator[str]:
@@ -77,6 +78,14 @@ class Leaver(Protocol):
         Args:
             elapsed: seconds since the hook started, which is when the platform's grace period began.
             grace: seconds of the grace period as the hook knows it, None when it does not.
+        """
+        ...
+
+    def drain_by_hand(self, *, pod: bool) -> HookSession:
+        """Begin to leave, or join a leave that is under way; no SIGTERM follows. As `prestop`, it must not block.
+
+        Args:
+            pod: whether all processes of the container are told.
         """
         ...
 
@@ -185,7 +194,7 @@ class _Server:
         self._give_manifest = manifest
         self._open = 0
         self._warned = False
-        self._verbs = {"prestop": self._prestop, "status": self._status}
+        self._verbs = {"prestop": self._prestop, "drain": self._drain, "status": self._status}
         if manifest is not None:
             self._verbs["manifest"] = self._manifest
 
@@ -254,8 +263,16 @@ class _Server:
 
     async def _prestop(self, connection: _Connection, values: dict[str, float | None]) -> None:
         """Have the app leave, and keep the hook until the propagation wait is over."""
+        elapsed, grace = values.get("elapsed") or 0.0, values.get("grace")
+        await self._hold(connection, lambda: self._leaver.prestop(elapsed=elapsed, grace=grace))
+
+    async def _drain(self, connection: _Connection, values: dict[str, float | None]) -> None:
+        """Have the app leave, and keep whoever asked until it has, or until they close."""
+        await self._hold(connection, lambda: self._leaver.drain_by_hand(pod=bool(values.get("pod"))))
+
+    async def _hold(self, connection: _Connection, begin: Callable[[], HookSession]) -> None:
         try:
-            session = self._leaver.prestop(elapsed=values.get("elapsed") or 0.0, grace=values.get("grace"))
+            session = begin()
         except Exception:
             await connection.send(wire.encode_first("refused") + wire.encode_line("failed", "the app could not leave"))
             raise

@@ -15,6 +15,8 @@ The processes of one container ask each other in the same way what they are doin
              is instance orders/orders:10.0.0.7:8080
              done
 
+`python -m graceful status` asks so too. `drain pod=1` (`pod=0` where only one process is asked) is answered like
+`prestop`, but `within` and `done` are about the whole leave; whoever closes before that does not stop it.
 `manifest` is asked and answered like `status`: what the pod's manifest needs to have, in JSON and in pieces
 (`encode_long`).
 

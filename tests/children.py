@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -98,8 +97,6 @@ def child(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Chi
         stdout=subprocess.PIPE,
         # One stream, so that the order of the lines is the order in which they were written.
         stderr=subprocess.STDOUT,
-        # A shell's background job may have SIGINT ignored, and it would be inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as process:
         running = Child(process)
         try:

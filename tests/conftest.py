@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 # How long one example takes says how busy the machine is; a test that hangs has pytest's limit.
 hypothesis.settings.register_profile("graceful", deadline=None)
 hypothesis.settings.load_profile("graceful")
+
+# A shell's background job has SIGINT ignored, and so would every process that is started here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _real(shared: str) -> ParameterSet:

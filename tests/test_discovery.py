@@ -55,7 +55,7 @@ def unique(name="payments"):
 
 
 @contextmanager
-def discovering(*urls, try_timeout=0.5, **options):
+def discovering(*urls, try_timeout=5.0, **options):
     """A discovery with a thread of its own."""
     options = {"interval": 0.05, "random": random.Random(7), **options}
     runtime = Runtime(lambda: discovery.run())  # noqa: PLW0108 - it is made in the next line
@@ -181,7 +181,7 @@ def test_the_next_server_is_asked(embedded_eureka):
     register(embedded_eureka, "payments")
     with RawServer(hanging) as hung:
         urls = ("http://127.0.0.1:1/eureka", f"http://127.0.0.1:{hung.port}/eureka", embedded_eureka.url)
-        with discovering(*urls) as discovery:
+        with discovering(*urls, try_timeout=1.0) as discovery:
             assert len(known(discovery, "payments")) == 1
             embedded_eureka.wait_for_requests("GET", count=4)
         assert len(hung.requests) == 1
@@ -238,7 +238,7 @@ def test_two_services_do_not_wait_for_each_other(embedded_eureka):
     """One hangs, the other is known; and each is asked for once at the beginning, whoever asks."""
     embedded_eureka.hang(path="/apps/SLOW")
     register(embedded_eureka, "payments")
-    with discovering(embedded_eureka.url, try_timeout=5, interval=60.0) as discovery:
+    with discovering(embedded_eureka.url, interval=60.0) as discovery:
         threads = [threading.Thread(target=discovery.instances, args=("payments",)) for _ in range(8)]
         with pytest.raises(DiscoveryError):
             discovery.instances("slow", timeout=0.1)
@@ -288,7 +288,7 @@ def test_an_event_loop_is_never_blocked(embedded_eureka, backend):
         assert fetched == discovery.instances("payments") != ()
         assert discovery.base_url("payments") == "http://10.0.0.7:8080"
 
-    with discovering(embedded_eureka.url, try_timeout=5) as discovery:
+    with discovering(embedded_eureka.url) as discovery:
         anyio.run(main, discovery, backend=backend)
 
 

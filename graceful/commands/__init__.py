@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping
 
 __all__ = [
@@ -25,14 +26,20 @@ __all__ = [
     "PASS",
     "USAGE",
     "CommandError",
+    "add_output",
+    "add_timeout",
     "may_color",
     "say",
     "take_stdout",
+    "to_seconds",
     "write_output",
 ]
 
 COMMANDS: Final[Mapping[str, str]] = {
     "manifest": "print the matching Kubernetes manifest, or put it into your own",
+    "lint": "look at manifests for what keeps a pod from leaving in order",
+    "status": "show what the processes of this container are doing",
+    "drain": "have the processes of this container leave, by hand",
 }
 """Every command, in the order of the help, with the line that stands for it there."""
 
@@ -67,6 +74,43 @@ def say(text: str) -> None:
 def may_color(stream: TextIO) -> bool:
     """Whether a stream is to be coloured: a terminal that can, and nobody has set `NO_COLOR` (https://no-color.org)."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add `-o`: what the result is written as."""
+    parser.add_argument(
+        "-o", "--output", choices=["text", "json"], default="text", help="how the result is written (default: text)"
+    )
+
+
+def add_timeout(parser: argparse.ArgumentParser, default: float = 5.0) -> None:
+    """Add `--timeout`: for everybody who is asked, together."""
+    parser.add_argument(
+        "--timeout",
+        type=to_seconds,
+        default=default,
+        metavar="SECONDS",
+        help=f"for all answers together (default: {default:g})",
+    )
+
+
+def to_seconds(text: str) -> float:
+    """The seconds that an argument stands for; argparse tells the user what is wrong with it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no duration, or none that can be waited for.
+    """
+    from argparse import ArgumentTypeError  # noqa: PLC0415  it is loaded by whoever calls this
+
+    from graceful.wire import parse_duration  # noqa: PLC0415  not for --help
+
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    if not 0 < seconds <= 86400:
+        raise ArgumentTypeError(f"{text[:80]!r} cannot be waited for: expected more than 0 seconds and at most a day")
+    return seconds
 
 
 def take_stdout() -> int:
