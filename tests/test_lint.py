@@ -495,6 +495,19 @@ def test_variables_of_this_machine_count_for_nothing(monkeypatch: pytest.MonkeyP
     assert found(GOOD) == {}
 
 
+DRAIN_FROM_ELSEWHERE = "{name: GRACEFUL_DRAIN_TIMEOUT, valueFrom: {configMapKeyRef: {name: c, key: k}}}"
+
+
+def test_variables_of_this_machine_count_where_the_manifest_takes_them_from_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A value of a ConfigMap that is not in the input, or a whole Secret."""
+    monkeypatch.setenv("GRACEFUL_DRAIN_TIMEOUT", "500")
+    assert found(ours(more(DRAIN_FROM_ELSEWHERE))).keys() == {"G101"}
+    secret = ours(("        env:", "        envFrom: [{secretRef: {name: s}}]\n        env:"))
+    assert found(secret).keys() == {"G101", "G005"}
+
+
 def test_merge_keys_and_aliases() -> None:
     """`<<` gives what the mapping itself does not; an anchor that refers to itself ends."""
     text = ours(
@@ -683,6 +696,15 @@ def test_the_plan_of_a_module(tmp_path: Path) -> None:
     assert "needs 140 s, has 37 s" in ended.out
     assert "from: main, imported with the variables of the manifest" in ended.out
     assert "noise" not in ended.out
+
+
+def test_a_module_sees_the_variables_that_the_pod_has(tmp_path: Path) -> None:
+    """Not those of this machine, but for those that the manifest takes from elsewhere."""
+    write(tmp_path, main="import graceful\ngraceful.install()\n")
+    (tmp_path / "it.yaml").write_text(ours(more(DRAIN_FROM_ELSEWHERE)))
+    here = {"GRACEFUL_DRAIN_TIMEOUT": "21", "GRACEFUL_MARGIN": "500", "EUREKA_SERVER_URL": "http://elsewhere:1/"}
+    ended = command("lint", "--module", "main", "it.yaml", cwd=tmp_path, environ=here)
+    assert "needs 38 s, has 37 s" in ended.out
 
 
 def test_g604_the_module_and_the_variables_disagree(tmp_path: Path) -> None:
