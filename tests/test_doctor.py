@@ -54,6 +54,7 @@ BASE = {"GRACEFUL_APP_NAME": "orders", "GRACEFUL_PORT": "8080", "GRACEFUL_IP_ADD
         (image.check_user(1000, PidOne(("python",), True, 1000)), OK, "as PID 1"),
         (image.check_user(0, PidOne(("python",), True, 1000)), OK, "uid 0"),
         (image.check_user(1001, PidOne(("python",), True, 1000)), WARNING, "PID 1 has 1000"),
+        (image.check_user(1001, PidOne(("/pause",), True, 65535)), OK, "uid 1001"),
         (image.check_filesystem(read_only=True), OK, "read-only"),
         (image.check_filesystem(read_only=False), OK, "writable"),
         (image.check_proc([]), OK, "readable"),

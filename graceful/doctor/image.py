@@ -33,6 +33,7 @@ SLOW_HOOK: Final = 2.0
 100m, 1.3 s at 50m."""
 
 _SHELLS: Final = frozenset({"ash", "bash", "dash", "ksh", "mksh", "sh", "zsh"})
+_PAUSE: Final = ("/pause",)
 _MULTI_CALL: Final = frozenset({"busybox", "toybox"})
 
 
@@ -165,7 +166,8 @@ def check_pid_one(first: PidOne | None) -> Finding:
 
 def check_user(uid: int, first: PidOne | None) -> Finding:
     """Whether a command or hook run as this user is let in by the application."""
-    if first is None or uid in (0, first.uid):
+    # With shareProcessNamespace PID 1 is the pod's, and says nothing about the application.
+    if first is None or uid in (0, first.uid) or first.command == _PAUSE:
         return Finding("user", Verdict.OK, f"uid {uid}{', as PID 1' if first and first.uid == uid else ''}")
     return Finding(
         "user",
