@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
 import textwrap
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -17,9 +18,6 @@ from graceful.kubernetes.lint.report import as_json, as_text
 from graceful.kubernetes.lint.rules import RULES, Severity
 from tests.test_cli import ROOT, command, write
 from tests.test_docs import fences
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 EUREKA = """
         - {name: GRACEFUL_EUREKA_URL, value: "http://eureka:8761/eureka"}
@@ -156,6 +154,7 @@ BAD = {
         "{{- if .Values.on }}\n" + GOOD + "{{- end }}\n",
         ours(("        ports:", "        {{- toYaml .Values.x | nindent 8 }}\n        ports:")),
     ],
+    "G008": [ours(("        image: registry.example/orders:1\n", ""), (GRACE, "x: 1"))],
     "G101": [
         ours((GRACE, "terminationGracePeriodSeconds: 36")),
         ours((GRACE + "\n", "\n")),
@@ -266,6 +265,7 @@ CLEAN = {
         ours(("labels: {app: orders}", 'labels: {app: orders}\n      annotations: {text: "{{ .Values.x }}"}')),
         GOOD + '---\nkind: ConfigMap\ndata:\n  alert: |\n    {{ define "x" }}\n  other: "{{ x }}"\n',
     ],
+    "G008": [other()],
     "G101": [
         ours((GRACE, "terminationGracePeriodSeconds: 130"), REGISTERED),
         ours((GRACE, "terminationGracePeriodSeconds: 30"), (VARIABLE, "- {name: GRACEFUL_DRAIN_TIMEOUT, value: 13s}")),
@@ -324,6 +324,8 @@ CLEAN = {
     "G403": [
         ours(rolling("{maxUnavailable: 0, maxSurge: 1}")),
         ours(rolling("{maxUnavailable: 0}")),
+        ours(rolling("{maxSurge: 0}")),
+        other(("kind: Deployment", "kind: StatefulSet"), ("spec:\n  sel", "spec:\n  minReadySeconds: 700\n  sel")),
         ours((REPLICAS, "minReadySeconds: 599")),
         other(
             ("kind: Deployment", "kind: DaemonSet"),
@@ -459,7 +461,7 @@ def test_a_service_that_is_switched_off_is_none() -> None:
 )
 def test_every_kind_with_a_pod_template(kind: str, path: list[str]) -> None:
     """Argo's and others too; JSON is YAML."""
-    bad = {"name": "a", "lifecycle": {"preStop": {"tcpSocket": {"port": 1}}}}
+    bad = {"name": "a", "image": "b", "lifecycle": {"preStop": {"tcpSocket": {"port": 1}}}}
     manifest: dict[str, object] = {"spec": {"containers": [bad]}}
     for key in reversed(path):
         manifest = {key: manifest}
@@ -491,6 +493,19 @@ def test_variables_of_this_machine_count_for_nothing(monkeypatch: pytest.MonkeyP
     """The pod does not have them."""
     monkeypatch.setenv("GRACEFUL_DRAIN_TIMEOUT", "500")
     assert found(GOOD) == {}
+
+
+DRAIN_FROM_ELSEWHERE = "{name: GRACEFUL_DRAIN_TIMEOUT, valueFrom: {configMapKeyRef: {name: c, key: k}}}"
+
+
+def test_variables_of_this_machine_count_where_the_manifest_takes_them_from_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A value of a ConfigMap that is not in the input, or a whole Secret."""
+    monkeypatch.setenv("GRACEFUL_DRAIN_TIMEOUT", "500")
+    assert found(ours(more(DRAIN_FROM_ELSEWHERE))).keys() == {"G101"}
+    secret = ours(("        env:", "        envFrom: [{secretRef: {name: s}}]\n        env:"))
+    assert found(secret).keys() == {"G101", "G005"}
 
 
 def test_merge_keys_and_aliases() -> None:
@@ -525,6 +540,20 @@ def test_an_annotation_ignores_a_rule_for_the_whole_object() -> None:
         new = f"{indent}annotations: {{graceful/ignore: G101 G103 tried out}}\n{old}"
         assert found(edited(short, (old, new))) == {}
     assert found(short, ignore=frozenset({"G101", "G103"})) == {}
+
+
+def test_what_is_wrong_with_a_variable_is_said_at_its_line() -> None:
+    """And only that: what the settings refuse, and the name that was meant."""
+    text = ours(more("{name: GRACEFUL_DRAIN_TIME, value: '5'}\n        - {name: GRACEFUL_MARGIN, value: lots}"))
+    lines = text.splitlines()
+    said = {finding.rule: (lines[finding.line - 1].split()[2], finding.fix) for finding in report_of(text).findings}
+    assert said["G602"] == ("GRACEFUL_DRAIN_TIME,", "did you mean GRACEFUL_DRAIN_TIMEOUT?")
+    assert said["G601"][0] == "GRACEFUL_MARGIN,"
+
+
+def test_a_patch_is_not_held_against_what_it_does_not_say() -> None:
+    """The grace period may stand in what it is applied to."""
+    assert found(ours(("        image: registry.example/orders:1\n", ""), (GRACE, "x: 1"))).keys() == {"G008"}
 
 
 def test_credentials_and_control_characters_are_not_shown() -> None:
@@ -669,6 +698,15 @@ def test_the_plan_of_a_module(tmp_path: Path) -> None:
     assert "noise" not in ended.out
 
 
+def test_a_module_sees_the_variables_that_the_pod_has(tmp_path: Path) -> None:
+    """Not those of this machine, but for those that the manifest takes from elsewhere."""
+    write(tmp_path, main="import graceful\ngraceful.install()\n")
+    (tmp_path / "it.yaml").write_text(ours(more(DRAIN_FROM_ELSEWHERE)))
+    here = {"GRACEFUL_DRAIN_TIMEOUT": "21", "GRACEFUL_MARGIN": "500", "EUREKA_SERVER_URL": "http://elsewhere:1/"}
+    ended = command("lint", "--module", "main", "it.yaml", cwd=tmp_path, environ=here)
+    assert "needs 38 s, has 37 s" in ended.out
+
+
 def test_g604_the_module_and_the_variables_disagree(tmp_path: Path) -> None:
     """The hook reads the variable, the service what `install()` is given."""
     write(tmp_path, main=INSTALLED.replace("port=8080", "port=8080, drain_timeout=20"))
@@ -728,3 +766,66 @@ def test_the_reference_names_every_rule() -> None:
     assert all(len(row) == 4 and len(row[3]) > 20 for row in rows)
     assert table["MARKER"] in PAGE.read_text()
     assert set(re.findall(r"G\d{3}", PAGE.read_text())) <= RULES.keys()
+
+
+# --- what others have written ---------------------------------------------------------------------------------------
+
+SHAPES = {
+    "a database whose hook waits for its process": other(
+        (
+            SLEEP,
+            'exec: {command: [/bin/sh, -c, "PID=$(pidof java) && kill $PID && while ps -p $PID; do sleep 1; done"]}',
+        ),
+        ("    spec:\n      cont", "    spec:\n      terminationGracePeriodSeconds: 1800\n      cont"),
+    ),
+    "an ingress that waits by a program of its own": other(
+        (SLEEP, "exec: {command: [/wait-shutdown]}"),
+        ("    spec:\n      cont", "    spec:\n      terminationGracePeriodSeconds: 0\n      cont"),
+    ),
+    "a shell that loops": other(
+        ("image: nginx:1.27", "image: busybox\n        command: [sh, -c, 'while :; do date; done']")
+    ),
+    "the node's own network and processes": other(
+        ("    spec:\n      cont", "    spec:\n      hostNetwork: true\n      shareProcessNamespace: true\n      cont")
+    ),
+    "a proxy beside a service of somebody else's": other(("      - name: web", f"      - {PROXY}\n      - name: web")),
+    "a template quoted in an annotation, and in a rule": OTHER
+    + '---\nkind: PrometheusRule\nspec: {groups: [{rules: [{annotations: {text: "{{ $value }}"}}]}]}\n',
+    "tabs at the ends of lines, and a comment before the first document": "# text\n---\n"
+    + OTHER.replace("\n", " \t\n"),
+    "one replica and no surge": other(
+        ("spec:\n  sel", "spec:\n  replicas: 1\n  strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}\n  sel")
+    ),
+    "a job without end": other(
+        ("kind: Deployment", "kind: Job"), ("      containers", "      restartPolicy: Never\n      containers")
+    ),
+    "containers and anchors": other(
+        (
+            "      - name: web",
+            (
+                "      - {name: one, image: &image nginx:1.27, env: &env [{name: A, value: b}]}\n"
+                "      - {name: two, image: *image, env: *env}\n      - name: web"
+            ),
+        )
+    ),
+}
+"""As they are found in public, each in a few lines."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_false_error_in_what_others_write(shape: str) -> None:
+    """Where graceful does not run, an error is only what the API refuses."""
+    report = report_of(SHAPES[shape])
+    assert report.pods == 1
+    assert report.count(Severity.ERROR) == 0
+
+
+@pytest.mark.skipif("PUBLIC_MANIFESTS" not in os.environ, reason="PUBLIC_MANIFESTS names no folder")
+@pytest.mark.timeout(600)
+def test_a_folder_of_public_manifests() -> None:
+    """Whatever a checkout of others' manifests holds: no crash, and no error but keys given twice and broken YAML."""
+    paths = [path for path in Path(os.environ["PUBLIC_MANIFESTS"]).rglob("*.y*ml") if path.is_file()]
+    report = lint([(str(path), path.read_bytes()) for path in paths], Options())
+    errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
+    assert report.pods
+    assert [finding for finding in errors if finding.rule not in {"G001", "G002"}] == []

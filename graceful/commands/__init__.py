@@ -37,6 +37,7 @@ __all__ = [
 
 COMMANDS: Final[Mapping[str, str]] = {
     "manifest": "print the matching Kubernetes manifest",
+    "prestop-script": "print a preStop hook for containers without graceful",
     "lint": "look at manifests for what keeps a pod from leaving in order",
     "status": "show what the processes of this container are doing",
     "doctor": "look for what is wrong in this image or container",

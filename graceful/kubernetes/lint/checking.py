@@ -158,19 +158,24 @@ class _Linter:
         for pod in pods:
             self.report.pods += 1
             ignored, problems = annotated(pod)
-            self._annotated = frozenset(ignored)
+            self._annotated = frozenset(ignored)  # until the next pod
             for problem in problems:
                 self.add("G003", pod.source.name, pod.title, problem)
             for key, line in pod.workload.keys_given_twice():
                 why = f"{one_line(repr(key))} stands twice: the API refuses it, or only the last counts"
                 self.add("G002", pod.source.name, pod.title, Problem(line, why, "take one out"))
+            if pod.is_patch:
+                why = "a container has no image, so this is a patch: what it does not say cannot be told"
+                fix = "lint what it comes to: kustomize build … | python -m graceful lint -"
+                self.add("G008", pod.source.name, pod.title, Problem(pod.spec["containers"].line, why, fix))
+                continue
             case = PodCase(pod, tuple(self._case(pod, each, each in ours) for each in pod.containers))
             for each in case.cases:
                 for rule, check in CONTAINER_RULES.items():
                     self._take(rule, pod, each.container.name, check(each), ours=each.is_ours)
             for rule, check_pod in POD_RULES.items():
                 self._take(rule, pod, "", check_pod(case), ours=bool(case.ours))
-            self._annotated = frozenset()
+        self._annotated = frozenset()
 
     def _take(self, rule: str, pod: Pod, container: str, problems: Iterator[Problem], *, ours: bool) -> None:
         if not ours and RULES[rule].elsewhere is None:

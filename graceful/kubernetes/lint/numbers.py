@@ -72,11 +72,8 @@ def from_module(container: Container, module: str) -> Numbers:
         ImportingError: it does not import, or installs nothing.
     """
     inherited = {name: value for name, value in os.environ.items() if not _is_setting(name)}
-    asked = {name: os.environ[name] for name in container.unknown if name in os.environ}
-    if any(container.unseen_sources):
-        asked |= {name: value for name, value in os.environ.items() if _is_setting(name)}
     given = {name: value for name, value in container.environ.items() if not name.startswith(_NOT_THE_PODS)}
-    with _environment(inherited | _addresses_in(container) | asked | given):
+    with _environment(inherited | _addresses_in(container) | _from_here(container) | given):
         coordinator = install_of(module)
     origin = f"{module}, imported with the variables of the manifest"
     return _numbers(coordinator.settings, coordinator.plan, origin, module=module)
@@ -99,7 +96,17 @@ def _numbers(settings: Settings, plan: Plan, origin: str, *, module: str) -> Num
 def _with_stand_ins(container: Container) -> dict[str, str]:
     """The settings of a container; an address that cannot be seen is one all the same."""
     known = {name: value for name, value in container.environ.items() if _is_setting(name)}
-    return _addresses_in(container) | known
+    return _addresses_in(container) | _from_here(container) | known
+
+
+def _from_here(container: Container) -> dict[str, str]:
+    """What this process's environment says in the place of a ConfigMap or Secret that is not in the input."""
+    is_open = any(container.unseen_sources)
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in container.unknown or (is_open and _is_setting(name))
+    }
 
 
 def _addresses_in(container: Container) -> dict[str, str]:

@@ -247,6 +247,11 @@ class Pod:
         return self.spec["terminationGracePeriodSeconds"].line
 
     @property
+    def is_patch(self) -> bool:
+        """Whether it is only what is to be changed in another pod: what it does not say may stand there."""
+        return not all(container.image for container in self.containers)
+
+    @property
     def serves(self) -> bool:
         """Whether it is there to be called, and not to run to its end."""
         return self.kind not in _RUNS_TO_ITS_END

@@ -131,6 +131,9 @@ RULES: Final[dict[str, Rule]] = {
         Rule("G005", Severity.INCONCLUSIVE, None, "A setting comes from where it cannot be seen."),
         Rule("G006", Severity.INCONCLUSIVE, None, "It cannot be told which container runs the module."),
         Rule("G007", Severity.INCONCLUSIVE, Severity.INCONCLUSIVE, "A file is a template that nobody has filled in."),
+        Rule(
+            "G008", Severity.INCONCLUSIVE, Severity.INCONCLUSIVE, "A pod is a patch for another one: it has no image."
+        ),
     )
 }
 """Every rule by its id: those about reading, and what the decorators add."""
