@@ -1,7 +1,8 @@
 """The app's end of the channel to the preStop hook: a Unix socket on which a hook says that the pod is to leave.
 
 The processes of one container ask each other there, too, what they are doing (the verb `status`), and so does
-`python -m graceful status`; `python -m graceful drain` has them leave without a hook (`drain`).
+`python -m graceful status`; `python -m graceful drain` has them leave without a hook (`drain`), and
+`python -m graceful manifest --pid` asks what the manifest of their pod needs to have (`manifest`).
 
 `serve_control` runs on graceful's own event loop. Whatever arrives on the socket (garbage, a line without an end, a
 client that never reads, a process of another container) costs that connection alone. The lines are in `graceful.wire`,
@@ -97,6 +98,7 @@ async def serve_control(
     leaver: Leaver,
     *,
     address: str | None = None,
+    manifest: Callable[[], str] | None = None,
     task_status: anyio.abc.TaskStatus[str | None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen for the hook until cancelled.
@@ -107,6 +109,7 @@ async def serve_control(
     Args:
         leaver: what to tell when a hook comes.
         address: where to listen, instead of where the environment says.
+        manifest: gives what the pod's manifest needs to have, as JSON; None where nobody is to ask for it.
         task_status: is given the address once connections are accepted, or None when there will be none.
     """
     with contextlib.ExitStack() as resources:
@@ -119,7 +122,7 @@ async def serve_control(
             sock = None
         task_status.started(address if sock else None)
         if sock:
-            await _Server(leaver).accept_from(sock)
+            await _Server(leaver, manifest).accept_from(sock)
 
 
 class _BrokenError(Exception):
@@ -186,11 +189,14 @@ class _Connection:
 class _Server:
     """Accepts connections and answers each in a task of its own."""
 
-    def __init__(self, leaver: Leaver) -> None:
+    def __init__(self, leaver: Leaver, manifest: Callable[[], str] | None = None) -> None:
         self._leaver = leaver
+        self._give_manifest = manifest
         self._open = 0
         self._warned = False
         self._verbs = {"prestop": self._prestop, "drain": self._drain, "status": self._status}
+        if manifest is not None:
+            self._verbs["manifest"] = self._manifest
 
     async def accept_from(self, listener: socket.socket) -> None:
         """Accept until cancelled."""
@@ -250,6 +256,10 @@ class _Server:
 
     async def _status(self, connection: _Connection, _values: dict[str, float | None]) -> None:
         await connection.send(wire.encode_status(self._leaver.describe()))
+
+    async def _manifest(self, connection: _Connection, _values: dict[str, float | None]) -> None:
+        assert self._give_manifest is not None  # noqa: S101  else there is no such verb
+        await connection.send(wire.encode_status(wire.encode_long(self._give_manifest()), "manifest"))
 
     async def _prestop(self, connection: _Connection, values: dict[str, float | None]) -> None:
         """Have the app leave, and keep the hook until the propagation wait is over."""

@@ -25,7 +25,8 @@ _LONGEST: Final = 300
 def describe(life: Life, registry: Registry | None, siblings: Siblings | None, now: float) -> Mapping[str, str]:
     """What a process is doing, for its siblings and for `python -m graceful status`. Synchronous: it never blocks.
 
-    The siblings rest on `phase`, `instance`, `announced`, `alone` and `finished`. Any key may be added; none changes
+    The siblings rest on `phase`, `instance`, `announced`, `alone` and `finished`, and the postStart hook on `phase` and
+    `registered`. Any key may be added; none changes
     its meaning. Durations are in seconds; what there is nothing to say of is empty.
 
     Args:
@@ -47,6 +48,9 @@ def describe(life: Life, registry: Registry | None, siblings: Siblings | None, n
         "began": _bounded(leave.reason) if leave else "",
         "remaining": _seconds(max(0.0, leave.budget.last_call - now) if leave else None),
         "wait": _seconds(_wait(life, now)),
+        # Empty where there is nowhere to register; of several processes one may speak for all. A registry of the user's
+        # own need not have `seen_up`.
+        "registered": "" if registry is None else _word(getattr(registry, "seen_up", registry.announced)),
         "owner": _word(siblings.ownership.held) if siblings and isinstance(registry, SharedRegistry) else "",
         **_registry(life, registry),
         "problems": str(len(life.problems)),

@@ -40,6 +40,7 @@ __all__ = [
     "Stale",
     "Text",
     "Timeout",
+    "Token",
     "UrlPath",
     "Zone",
     "same_zone",
@@ -54,6 +55,8 @@ _TOKEN: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 """RFC 9110 5.6.2."""
 _LIKELIEST: Final = 0.1
 """A risk of losing requests that is larger is a slip of the decimal point."""
+_SHORTEST_TOKEN: Final = 16
+"""Characters: fewer can be guessed, by somebody with time."""
 _PAGE: Final = re.compile(r"(https?://[^\s/?#@]+)?/\S*|https?://[^\s/?#@]+")
 
 
@@ -127,6 +130,13 @@ def _matching(pattern: re.Pattern[str]) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _printable_secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if len(text) < _SHORTEST_TOKEN or not (text.isascii() and text.isprintable()) or text != text.strip():
+        raise ValueError
+    return value
 
 
 def to_urls(value: object) -> tuple[ServiceUrl, ...]:
@@ -234,6 +244,11 @@ Flag = Annotated[bool, _expecting("true or false")]
 Stale = Annotated[Literal["clear", "respect"], _expecting("'clear' or 'respect'")]
 Text = Annotated[str, Field(min_length=1), _expecting("a text that is not empty")]
 Secret = Annotated[SecretStr, Field(min_length=1), _expecting("a text that is not empty")]
+Token = Annotated[
+    SecretStr,
+    AfterValidator(_printable_secret),
+    _expecting("a secret of at least 16 printable ASCII characters, such as `openssl rand -hex 16` prints"),
+]
 HeaderName = Annotated[str, _matching(_TOKEN), _expecting("the name of a header, such as 'X-Client-Id'")]
 UrlPath = Annotated[str, _matching(_PATH), _expecting("a path such as '/healthz'")]
 PageUrl = Annotated[

@@ -42,7 +42,11 @@ class Ended(NamedTuple):
 
 
 def command(
-    *arguments: str, cwd: Path, environ: Mapping[str, str] = EMPTY, options: Sequence[str] = ("-m", "graceful")
+    *arguments: str,
+    cwd: Path,
+    environ: Mapping[str, str] = EMPTY,
+    options: Sequence[str] = ("-m", "graceful"),
+    given: str = "",
 ) -> Ended:
     """Run `python -m graceful …` in a folder, with an environment of its own."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -50,7 +54,7 @@ def command(
         [sys.executable, *options, *arguments],
         cwd=cwd,
         env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environ},
-        stdin=subprocess.DEVNULL,
+        input=given,
         capture_output=True,
         text=True,
         timeout=50,

@@ -267,7 +267,12 @@ def test_api_reference_has_every_public_name() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [*("graceful", *(f"graceful {name}" for name in COMMANDS)), "graceful.rehearsal.demo", "graceful.prestop"],
+    [
+        *("graceful", *(f"graceful {name}" for name in COMMANDS)),
+        "graceful.rehearsal.demo",
+        "graceful.prestop",
+        "graceful.poststart",
+    ],
 )
 def test_command_reference_names_every_option(command: str, tmp_path: Path) -> None:
     """The command reference names every option that a command's help has."""

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 COMMANDS: Final[Mapping[str, str]] = {
-    "manifest": "print the matching Kubernetes manifest",
+    "manifest": "print the matching Kubernetes manifest, or put it into your own",
     "prestop-script": "print a preStop hook for containers without graceful",
     "lint": "look at manifests for what keeps a pod from leaving in order",
     "status": "show what the processes of this container are doing",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
+from graceful.http.answering import answer, closing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KUBELET", "GracefulMiddleware", "Service"]
 
-_CLOSE = (b"connection", b"close")
 _RESTARTED = 1012
 """WebSocket close code "Service Restart" (IANA registry of RFC 6455)."""
 KUBELET = b"kube-probe/"
@@ -76,6 +76,8 @@ class GracefulMiddleware:
         livez_path: answered with 200 for as long as the process runs; None to leave the path to the application.
         readyz_path: answered with 200 when ready, else 503; None to leave the path to the application.
         retry_after: seconds for `Retry-After` of the 503 that is answered from the drain on.
+        prestop_path: answered by `prestop`, where that is given.
+        prestop: the pre-stop endpoint, an ASGI application; None where there is none.
     """
 
     def __init__(
@@ -86,11 +88,16 @@ class GracefulMiddleware:
         livez_path: str | None = "/livez",
         readyz_path: str | None = "/readyz",
         retry_after: float = 1.0,
+        prestop_path: str = "/graceful/prestop",
+        prestop: ASGIApp | None = None,
     ) -> None:
         self.app = app
         self.service = service
         self._livez = livez_path
-        self._probes = {path for path in (livez_path, readyz_path) if path is not None}
+        # Answered here in every phase, and neither counted as in flight nor as a caller.
+        self._own: dict[str, ASGIApp] = {path: self._probe for path in (livez_path, readyz_path) if path is not None}
+        if prestop is not None:
+            self._own[prestop_path] = prestop
         # Whole seconds, RFC 9110 10.2.3.
         self._retry_after = (b"retry-after", str(max(0, round(retry_after))).encode())
 
@@ -108,8 +115,8 @@ class GracefulMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, path = self.service, scope["path"]
-        if path in self._probes:
-            await self._probe(scope, path, send)
+        if path in self._own:
+            await self._own[path](scope, receive, send)
             return
         phase = service.phase
         if not phase.accepts_work:
@@ -126,7 +133,7 @@ class GracefulMiddleware:
         def send_closing(message: Message) -> Awaitable[None]:
             # Decided when the response starts, not when the request came: the leave may have begun in between.
             if message["type"] == "http.response.start" and service.phase.leaving:
-                message = {**message, "headers": _closing(scope, message.get("headers", ()))}
+                message = {**message, "headers": closing(scope, message.get("headers", ()))}
             return send(message)  # no coroutine of its own: this is on the way of every message
 
         try:
@@ -134,10 +141,10 @@ class GracefulMiddleware:
         finally:
             service.leave(key)
 
-    async def _probe(self, scope: Scope, path: str, send: Send) -> None:
-        reason = None if path == self._livez else await self.service.reason_not_ready()
+    async def _probe(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        reason = None if scope["path"] == self._livez else await self.service.reason_not_ready()
         text = f"not ready: {reason}" if reason else "ok"
-        await _answer(scope, send, 503 if reason else 200, text, self.service.phase.leaving)
+        await answer(scope, send, 503 if reason else 200, text, close=self.service.phase.leaving)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         phase = self.service.phase
@@ -159,7 +166,7 @@ class GracefulMiddleware:
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
         self._enter_late(scope, scope["method"], served=False)
-        await _answer(scope, send, 503, "this instance is shutting down", True, self._retry_after)
+        await answer(scope, send, 503, "this instance is shutting down", self._retry_after, close=True)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.service.lifespan_begins()
@@ -176,30 +183,3 @@ class GracefulMiddleware:
                 self.service.lifespan_started()
 
         await self.app(scope, receive_after_ours, send_noting)
-
-
-async def _answer(
-    scope: Scope,
-    send: Send,
-    status: int,
-    text: str,
-    close: bool,
-    *headers: tuple[bytes, bytes],
-) -> None:
-    body = text.encode() + b"\n"
-    start = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        *headers,
-    ]
-    await send(
-        {"type": "http.response.start", "status": status, "headers": _closing(scope, start) if close else start},
-    )
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-
-def _closing(scope: Scope, headers: Any) -> list[tuple[bytes, bytes]]:
-    """The headers with `Connection: close`; HTTP/2 and later have no such header (RFC 9113 8.2.2)."""
-    kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
-    return [*kept, _CLOSE] if scope.get("http_version", "1.1").startswith("1") else list(headers)

@@ -50,7 +50,7 @@ class NotingMiddleware(GracefulMiddleware):
     # No coroutines of their own: this is on the way of every request.
 
     def _http(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        if scope["path"] not in self._probes:
+        if scope["path"] not in self._own:
             self._note(scope)
         return super()._http(scope, receive, send)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graceful.environment import find_variable
-from graceful.kubernetes.manifest import HOOK_DURATIONS, HOOK_FILES
+from graceful.kubernetes.needs import HOOK_DURATIONS, HOOK_FILES
 from graceful.values import to_urls
 from graceful.wire import parse_duration
 
