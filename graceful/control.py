@@ -1,6 +1,8 @@
 """The app's end of the channel to the preStop hook: a Unix socket on which a hook says that the pod is to leave.
 
-The processes of one container ask each other there, too, what they are doing (the verb `status`).
+The processes of one container ask each other there, too, what they are doing (the verb `status`), and so does
+`python -m graceful status`; `python -m graceful drain` has them leave without a hook (`drain`), and
+`python -m graceful manifest --pid` asks what the manifest of their pod needs to have (`manifest`).
 
 `serve_control` runs on graceful's own event loop. Whatever arrives on the socket (garbage, a line without an end, a
 client that never reads, a process of another container) costs that connection alone. The lines are in `graceful.wire`,
@@ -25,7 +27,7 @@ from graceful.listener import close_inherited, listening, owned
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 __all__ = ["HookSession", "Leaver", "close_inherited", "serve_control"]
 
@@ -39,7 +41,7 @@ _CHATTER_LIMIT: Final = 65_536  # bytes after the request, which are read only t
 
 
 class HookSession(Protocol):
-    """One hook that waits until the app has left.
+    """One hook, or somebody else, that waits until the app has left.
 
     Every method runs on the event loop of `serve_control`. Exactly one of `answered` and `lost` is called, unless
     `serve_control` itself is cancelled while the hook waits.
@@ -47,7 +49,7 @@ class HookSession(Protocol):
 
     @property
     def within(self) -> float:
-        """Seconds until the propagation wait is over, at most."""
+        """Seconds until the answer, at most: when the propagation wait is over, or for `drain` the whole leave."""
         ...
 
     def messages(self) -> AsyncIterator[str]:
@@ -79,6 +81,14 @@ class Leaver(Protocol):
         """
         ...
 
+    def drain_by_hand(self, *, pod: bool) -> HookSession:
+        """Begin to leave, or join a leave that is under way; no SIGTERM follows. As `prestop`, it must not block.
+
+        Args:
+            pod: whether all processes of the container are told.
+        """
+        ...
+
     def describe(self) -> Mapping[str, str]:
         """What this process is doing, for its siblings and for people. Called on the event loop; must not block."""
         ...
@@ -88,6 +98,7 @@ async def serve_control(
     leaver: Leaver,
     *,
     address: str | None = None,
+    manifest: Callable[[], str] | None = None,
     task_status: anyio.abc.TaskStatus[str | None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen for the hook until cancelled.
@@ -98,6 +109,7 @@ async def serve_control(
     Args:
         leaver: what to tell when a hook comes.
         address: where to listen, instead of where the environment says.
+        manifest: gives what the pod's manifest needs to have, as JSON; None where nobody is to ask for it.
         task_status: is given the address once connections are accepted, or None when there will be none.
     """
     with contextlib.ExitStack() as resources:
@@ -110,7 +122,7 @@ async def serve_control(
             sock = None
         task_status.started(address if sock else None)
         if sock:
-            await _Server(leaver).accept_from(sock)
+            await _Server(leaver, manifest).accept_from(sock)
 
 
 class _BrokenError(Exception):
@@ -177,11 +189,14 @@ class _Connection:
 class _Server:
     """Accepts connections and answers each in a task of its own."""
 
-    def __init__(self, leaver: Leaver) -> None:
+    def __init__(self, leaver: Leaver, manifest: Callable[[], str] | None = None) -> None:
         self._leaver = leaver
+        self._give_manifest = manifest
         self._open = 0
         self._warned = False
-        self._verbs = {"prestop": self._prestop, "status": self._status}
+        self._verbs = {"prestop": self._prestop, "drain": self._drain, "status": self._status}
+        if manifest is not None:
+            self._verbs["manifest"] = self._manifest
 
     async def accept_from(self, listener: socket.socket) -> None:
         """Accept until cancelled."""
@@ -242,10 +257,22 @@ class _Server:
     async def _status(self, connection: _Connection, _values: dict[str, float | None]) -> None:
         await connection.send(wire.encode_status(self._leaver.describe()))
 
+    async def _manifest(self, connection: _Connection, _values: dict[str, float | None]) -> None:
+        assert self._give_manifest is not None  # noqa: S101  else there is no such verb
+        await connection.send(wire.encode_status(wire.encode_long(self._give_manifest()), "manifest"))
+
     async def _prestop(self, connection: _Connection, values: dict[str, float | None]) -> None:
         """Have the app leave, and keep the hook until the propagation wait is over."""
+        elapsed, grace = values.get("elapsed") or 0.0, values.get("grace")
+        await self._hold(connection, lambda: self._leaver.prestop(elapsed=elapsed, grace=grace))
+
+    async def _drain(self, connection: _Connection, values: dict[str, float | None]) -> None:
+        """Have the app leave, and keep whoever asked until it has, or until they close."""
+        await self._hold(connection, lambda: self._leaver.drain_by_hand(pod=bool(values.get("pod"))))
+
+    async def _hold(self, connection: _Connection, begin: Callable[[], HookSession]) -> None:
         try:
-            session = self._leaver.prestop(elapsed=values.get("elapsed") or 0.0, grace=values.get("grace"))
+            session = begin()
         except Exception:
             await connection.send(wire.encode_first("refused") + wire.encode_line("failed", "the app could not leave"))
             raise

@@ -18,10 +18,10 @@ from graceful.core.callbacks import CallbackOutcome, CallbackStack
 from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
 from graceful.core.pacing import closing_instants
 from graceful.core.phases import Event, Lifecycle, Phase
-from graceful.core.siblings import YES
+from graceful.describing import describe
 from graceful.draining import LongConnection
 from graceful.early_end import until_silent
-from graceful.life import Changes, HookVisit, Life
+from graceful.life import Changes, DrainVisit, HookVisit, Life
 from graceful.recycling import see_who_leaves
 from graceful.sharing import RegistryAmongOthers, share
 from graceful.stacks import CallUnderWay, Job
@@ -53,6 +53,9 @@ _ANSWER_SLACK: Final = 0.25
 
 _LEAST_CALLBACK_TIME: Final = 0.05
 """Seconds that a callback gets when the phase's time is already over: it runs all the same, exactly once."""
+
+_TELL_TIMEOUT: Final = 0.5
+"""Seconds for telling those who wait for the outcome."""
 
 _LOOK: Final = 0.25
 """Seconds between two looks at the deadline, at most."""
@@ -352,20 +355,21 @@ class DrainCoordinator:
             self._changes.notify()
         return HookVisit(self.life, self._changes, self._clock)
 
+    def drain_by_hand(self, *, pod: bool) -> DrainVisit:
+        """Somebody asks for a leave: begin it or join it; the visit has what came of it.
+
+        Args:
+            pod: whether every process of the container is asked; else the others show whether they serve on.
+        """
+        self.begin(Trigger.CALL, "python -m graceful drain")
+        if pod and self.life.leave is not None:
+            self.life.leave.alone = self.life.leave.alone or False  # as with a hook
+        self._changes.notify()
+        return DrainVisit(self.life, self._changes, self._clock)
+
     def describe(self) -> Mapping[str, str]:
-        """What this process is doing, for its siblings and for people. Any key may be added; none changes meaning."""
-        leave = self.life.leave
-        flags = {
-            "announced": self._announced,
-            "alone": leave is not None and leave.alone,
-            "finished": self.life.finished,
-        }
-        return {
-            "phase": self.phase.value,
-            "instance": self._siblings.instance if self._siblings else "",
-            "in_flight": str(len(self.life.in_flight)),
-            **{name: YES if flag else "no" for name, flag in flags.items()},
-        }
+        """What this process is doing, for its siblings and for people."""
+        return describe(self.life, self._registry, self._siblings, self._clock())
 
     # The life, on graceful's own event loop
 
@@ -444,7 +448,11 @@ class DrainCoordinator:
         except Exception:
             logger.exception("the report could not be told")
         life.sightings.clear()  # told once: what may come now is a server that does not end
+        life.outcome = self.report
         life.stopped.set()
+        # Whoever waits for the outcome hears it before the server is released: the process may end at once then.
+        self._changes.notify()
+        await self._changes.until(lambda: not life.watchers, self._clock() + _TELL_TIMEOUT)
 
     async def _see_who_leaves(self, life: Life, leave: Leave) -> None:
         try:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from graceful.core.silence import EarlyEnd
     from graceful.stacks import CallUnderWay
 
-__all__ = ["Changes", "HookVisit", "Life"]
+__all__ = ["Changes", "DrainVisit", "HookVisit", "Life"]
 
 
 class Changes:
@@ -70,9 +70,9 @@ class Changes:
 class Life:
     """What belongs to one life of the service; a test client may give one process several.
 
-    `lifecycle`, `leave` and `waiting_hooks` change under the coordinator's lock or on its event loop; the rest on its
-    event loop only, but for `in_flight`, `ledger`, `callers` and `long_connections`, which the requests themselves
-    enter.
+    `lifecycle`, `leave`, `waiting_hooks` and `watchers` change under the coordinator's lock or on its event loop; the
+    rest on its event loop only, but for `in_flight`, `ledger`, `callers` and `long_connections`, which the requests
+    themselves enter.
     """
 
     lifecycle: Lifecycle
@@ -96,6 +96,8 @@ class Life:
     problems: list[str] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
     waiting_hooks: int = 0
+    watchers: int = 0
+    outcome: DrainReport | None = None
     wait_ends: float | None = None
     published_at: float | None = None
     wait_is_over: bool = False
@@ -185,20 +187,9 @@ class HookVisit:
             ends = min(now + plan.announce + plan.propagation, leave.budget.latest_wait(now))
         return max(0.0, ends - now)
 
-    async def messages(self) -> AsyncIterator[str]:
+    def messages(self) -> AsyncIterator[str]:
         """What has happened since the leave began, and what happens until the wait is over."""
-        told = 0
-        journal = self._life.journal
-        while True:
-            for line in journal[told:]:
-                yield line
-                told += 1
-            if self._life.wait_is_over and told == len(journal):
-                return
-            await self._changes.until(partial(self._has_news, told))
-
-    def _has_news(self, told: int) -> bool:
-        return self._life.wait_is_over or len(self._life.journal) > told
+        return _journal(self._life, self._changes, lambda: self._life.wait_is_over)
 
     def summary(self) -> tuple[bool, str]:
         """Whether the instance is out of service for sure, and a line that says so."""
@@ -218,3 +209,50 @@ class HookVisit:
         """The hook is gone without an answer; its SIGTERM will not mean that the grace period is over."""
         self._life.waiting_hooks -= 1
         self._changes.notify()
+
+
+class DrainVisit:
+    """Somebody who has asked for a leave by hand, and may wait until it is over. No SIGTERM follows, as from a hook."""
+
+    def __init__(self, life: Life, changes: Changes, clock: Callable[[], float]) -> None:
+        self._life = life
+        self._changes = changes
+        life.watchers += 1
+        self.within = max(0.0, life.leave.budget.last_call - clock()) if life.leave else 0.0
+
+    def messages(self) -> AsyncIterator[str]:
+        """What has happened since the leave began, and what happens until it is over."""
+        return _journal(self._life, self._changes, lambda: self._life.outcome)
+
+    def summary(self) -> tuple[bool, str]:
+        """Whether the leave went well, and the report."""
+        report = self._life.outcome
+        return (False, "the leave is not over") if report is None else (report.clean, str(report))
+
+    def answered(self) -> None:
+        """The outcome is told."""
+        self._gone()
+
+    def lost(self) -> None:
+        """Nobody waits for the outcome any more; the leave goes on."""
+        self._gone()
+
+    def _gone(self) -> None:
+        self._life.watchers -= 1
+        self._changes.notify()
+
+
+async def _journal(life: Life, changes: Changes, is_over: Callable[[], object]) -> AsyncIterator[str]:
+    """The lines of the leave's journal, from the first on, until a condition holds."""
+    told = 0
+    while True:
+        for line in life.journal[told:]:
+            yield line
+            told += 1
+        if is_over() and told == len(life.journal):
+            return
+        await changes.until(partial(_has_news, life, told, is_over))
+
+
+def _has_news(life: Life, told: int, is_over: Callable[[], object]) -> bool:
+    return bool(is_over()) or len(life.journal) > told

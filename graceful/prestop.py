@@ -23,7 +23,7 @@ TYPE_CHECKING = False  # importing typing costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["main"]
+__all__ = ["Options", "Printer", "UsageError", "hook_budget", "main"]
 
 USAGE = """usage: python3 -P -m graceful.prestop [--strict] [--grace SECONDS] [--timeout SECONDS]
 
@@ -40,16 +40,21 @@ BUDGET_LIMIT = 3600.0  # whatever anybody says
 CONTAINER_LOG = "/proc/1/fd/1"
 
 
-class _UsageError(Exception):
+class UsageError(Exception):
     """An argument that cannot be used."""
 
 
 class Options:
-    """What the command line says; seconds, None where nothing was said."""
+    """What the command line says; seconds, None where nothing was said.
+
+    Args:
+        arguments: the command line.
+        durations: the options that take seconds.
+    """
 
     __slots__ = ("grace", "strict", "timeout")
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], durations: Sequence[str] = ("--grace", "--timeout")) -> None:
         self.strict = False
         self.grace: float | None = None
         self.timeout: float | None = None
@@ -58,15 +63,15 @@ class Options:
             name, equals, value = rest.pop(0).partition("=")
             if name == "--strict" and not equals:
                 self.strict = True
-            elif name in {"--grace", "--timeout"}:
+            elif name in durations:
                 if not equals and not rest:
-                    raise _UsageError(f"{name} needs a number of seconds")
+                    raise UsageError(f"{name} needs a number of seconds")
                 try:
                     setattr(self, name[2:], wire.parse_duration(value if equals else rest.pop(0)))
                 except ValueError as error:
-                    raise _UsageError(f"{name}: {error}") from None
+                    raise UsageError(f"{name}: {error}") from None
             else:
-                raise _UsageError(f"unknown argument {name}{equals}{value}")
+                raise UsageError(f"unknown argument {name}{equals}{value}")
 
 
 class Printer:
@@ -116,8 +121,7 @@ def _write(descriptor: int, line: bytes) -> None:
 def _leave(options: Options, started: float, environ: Mapping[str, str], say: Printer) -> bool:
     """Have every process leave; return whether all of them did, cleanly."""
     grace = options.grace if options.grace is not None else _grace_period(environ, say)
-    budget = BUDGET_LIMIT if grace is None else grace - min(RESERVE, grace / 10)
-    budget = min(budget if options.timeout is None else options.timeout, BUDGET_LIMIT)
+    budget = hook_budget(grace) if options.timeout is None else min(options.timeout, BUDGET_LIMIT)
     conversation = prestop_talk.Conversation(started, started + budget, grace, say)
     conversation.hold(environ)
     if conversation.answered:
@@ -126,6 +130,11 @@ def _leave(options: Options, started: float, environ: Mapping[str, str], say: Pr
         say(_nobody(len(conversation.peers)))
         _leave_without_app(environ, grace, started, started + budget, say)
     return conversation.clean
+
+
+def hook_budget(grace: float | None) -> float:
+    """Return the seconds after which a hook ends, a little before a grace period of so many seconds does."""
+    return BUDGET_LIMIT if grace is None else min(grace - min(RESERVE, grace / 10), BUDGET_LIMIT)
 
 
 def _nobody(found: int) -> str:
@@ -171,7 +180,7 @@ def main(arguments: Sequence[str] | None = None, *, started: float | None = None
         return 0
     try:
         options = Options(arguments)
-    except _UsageError as error:
+    except UsageError as error:
         _write(2, f"graceful.prestop: {error}\n\n{USAGE}".encode("utf-8", "replace"))
         return 2
     say = Printer()

@@ -100,6 +100,17 @@ class Conversation:
                 return
             self._receive(min(look_at, self._deadline, max(due, default=search_ends)) - now)
 
+    def abandon(self) -> None:
+        """Have `hold` return soon, from another thread: within `LOOK_DELAY`."""
+        self._deadline = 0.0
+
+    def close(self) -> None:
+        """Close the connections: to a process that still waits, its hook is gone."""
+        for peer in self.peers:
+            if peer.sock.fileno() >= 0:
+                self._poller.unregister(peer.sock)
+                peer.sock.close()
+
     def _in_time(self, timeout: float) -> float:
         """Return the instant at which a wait for what may never come is over."""
         return time.monotonic() + min(timeout, (self._deadline - self._started) / 4)

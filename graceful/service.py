@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import anyio
@@ -24,8 +25,10 @@ from graceful.core.phases import Phase
 from graceful.exiting import exit_with_report
 from graceful.http.asgi import GracefulMiddleware
 from graceful.http.noting import NotingMiddleware
+from graceful.http.prestop import PrestopEndpoint
 from graceful.http.wsgi import WsgiMiddleware
 from graceful.kubernetes.manifest import Snippets
+from graceful.kubernetes.needs import Needs, needs_of
 from graceful.pid_one import report_ancestors
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
@@ -165,6 +168,11 @@ class Coordinator(DrainCoordinator):
         return self._discovery
 
     @property
+    def needs(self) -> Needs:
+        """What the pod's manifest needs to have, in plain numbers and texts."""
+        return needs_of(self.settings, self.plan)
+
+    @property
     def snippets(self) -> Snippets:
         """The matching Kubernetes manifest: `print(coordinator.snippets.patch)`."""
         return Snippets(self.settings, self.plan)
@@ -288,6 +296,10 @@ class Coordinator(DrainCoordinator):
             "close_code": self.settings.websocket_close_code,
             "notice": self.settings.scope_notice,
         }
+        if self.settings.prestop_token is not None:
+            token = self.settings.prestop_token.get_secret_value()
+            options["prestop"] = PrestopEndpoint(token, grace=self.settings.grace_period)
+            options["prestop_path"] = self.settings.prestop_path
         if self.settings.early_end:
             return NotingMiddleware(app, self, caller_header=self.settings.early_end_caller_header, **options)
         return GracefulMiddleware(app, self, **options)
@@ -507,7 +519,7 @@ class Coordinator(DrainCoordinator):
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._pump_signals)
-                tasks.start_soon(serve_control, self)
+                tasks.start_soon(partial(serve_control, self, manifest=self._numbers))
                 tasks.start_soon(self._report_when_ready)
                 tasks.start_soon(self._keep_server)
                 tasks.start_soon(self._stand_back_as_parent)
@@ -537,6 +549,9 @@ class Coordinator(DrainCoordinator):
         if not self._parent_heard:
             self._parent_heard = True
             self.told_to_stop()
+
+    def _numbers(self) -> str:
+        return self.needs.to_json()
 
     async def _tell_server(self, within: float) -> bool:
         """Release the server before its time; False where nobody would tell us that it has stopped."""

@@ -29,6 +29,7 @@ from graceful.values import (
     Stale,
     Text,
     Timeout,
+    Token,
     UrlPath,
     same_zone,
 )
@@ -150,6 +151,13 @@ class Settings(InstanceSettings):
     livez_path: UrlPath | None = Field("/livez", description="Liveness probe: 200 for as long as the process runs.")
     readyz_path: UrlPath | None = Field("/readyz", description="Readiness probe: 200 when ready, else 503.")
     probes: Flag = Field(True, description="Whether the two probes are answered at all.")
+    prestop_token: Token | None = Field(
+        None,
+        description="Switches the pre-stop endpoint on, for a hook that is an HTTP call (`manifest --mode http`): the "
+        "secret that the call has in the header `X-Graceful-Token`, at least 16 characters. Never shown; give it by "
+        "the variable, from a Secret.",
+    )
+    prestop_path: UrlPath = Field("/graceful/prestop", description="Where the pre-stop endpoint is.")
     retry_after: Seconds = Field(1.0, description="`Retry-After` of the 503 that is answered from the drain on.")
 
     websocket_close_code: CloseCode = Field(

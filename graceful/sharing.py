@@ -113,6 +113,11 @@ class RegistryAmongOthers:
         return self._part.announced
 
     @property
+    def seen_up(self) -> bool:
+        """Whether a server was seen to have the instance UP."""
+        return bool(getattr(self._part, "seen_up", self._part.announced))
+
+    @property
     def calls(self) -> tuple[ServerResult, ...]:
         """What came of the changes that this process asked for."""
         return self._part.calls

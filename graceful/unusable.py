@@ -9,7 +9,7 @@ from graceful.environment import variable_with
 
 __all__ = ["SettingsError", "fix", "given", "placeholder", "unusable"]
 
-_SECRET_FIELDS: Final = frozenset({"eureka_url", "eureka_client_key_password"})
+_SECRET_FIELDS: Final = frozenset({"eureka_url", "eureka_client_key_password", "prestop_token"})
 
 
 class SettingsError(ValueError):

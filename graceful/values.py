@@ -43,6 +43,7 @@ __all__ = [
     "Stale",
     "Text",
     "Timeout",
+    "Token",
     "UrlPath",
     "Zone",
     "same_zone",
@@ -57,6 +58,8 @@ _TOKEN: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 """RFC 9110 5.6.2."""
 _LIKELIEST: Final = 0.1
 """A risk of losing requests that is larger is a slip of the decimal point."""
+_SHORTEST_TOKEN: Final = 16
+"""Characters: fewer can be guessed, by somebody with time."""
 _PAGE: Final = re.compile(r"(https?://[^\s/?#@]+)?/\S*|https?://[^\s/?#@]+")
 
 
@@ -135,6 +138,13 @@ def _matching(pattern: re.Pattern[str]) -> AfterValidator:
 def _checked_close_code(value: int) -> int:
     # RFC 6455 7.4 and the IANA registry: the others are for endpoints' own use, or never on the wire.
     if value not in {1000, 1001, 1008, 1011, 1012, 1013, 1014} and not 3000 <= value <= 4999:
+        raise ValueError
+    return value
+
+
+def _printable_secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if len(text) < _SHORTEST_TOKEN or not (text.isascii() and text.isprintable()) or text != text.strip():
         raise ValueError
     return value
 
@@ -251,6 +261,11 @@ Stale = Annotated[Literal["clear", "respect"], _expecting("'clear' or 'respect'"
 Layout = Annotated[Literal["auto", "text", "json"], _expecting("'auto', 'text' or 'json'")]
 Text = Annotated[str, Field(min_length=1), _expecting("a text that is not empty")]
 Secret = Annotated[SecretStr, Field(min_length=1), _expecting("a text that is not empty")]
+Token = Annotated[
+    SecretStr,
+    AfterValidator(_printable_secret),
+    _expecting("a secret of at least 16 printable ASCII characters, such as `openssl rand -hex 16` prints"),
+]
 HeaderName = Annotated[str, _matching(_TOKEN), _expecting("the name of a header, such as 'X-Client-Id'")]
 FilePath = Annotated[str, _matching(re.compile(r"/[^\0]*|off")), _expecting("an absolute path, or 'off'")]
 UrlPath = Annotated[str, _matching(_PATH), _expecting("a path such as '/healthz'")]

@@ -15,6 +15,11 @@ The processes of one container ask each other in the same way what they are doin
              is instance orders/orders:10.0.0.7:8080
              done
 
+`python -m graceful status` asks so too. `drain pod=1` (`pod=0` where only one process is asked) is answered like
+`prestop`, but `within` and `done` are about the whole leave; whoever closes before that does not stop it.
+`manifest` is asked and answered like `status`: what the pod's manifest needs to have, in JSON and in pieces
+(`encode_long`).
+
 The first line of each side carries the version of the protocol and `key=value` words; whoever does not know a key
 ignores it, and so it is with the lines that begin with `is`. The lines after the first are a kind and free text.
 Instants are never sent, only durations: the two sides need no common clock.
@@ -36,10 +41,12 @@ __all__ = [
     "WireError",
     "decode_first",
     "decode_line",
+    "decode_long",
     "decode_status",
     "default_instance_id",
     "encode_first",
     "encode_line",
+    "encode_long",
     "encode_status",
     "env_duration",
     "env_lookup",
@@ -51,6 +58,7 @@ __all__ = [
 PROTOCOL = "graceful"
 VERSION = "1"
 LINE_LIMIT = 4096
+PIECE = 1000  # characters, of up to four bytes each
 """Bytes of the longest line, its newline included."""
 KINDS = ("say", "done", "failed")
 
@@ -252,27 +260,45 @@ def decode_line(line: bytes) -> tuple[str, str]:
     return kind, "".join(char if char.isprintable() else " " for char in text)
 
 
-def encode_status(values: Mapping[str, str]) -> bytes:
-    """Return the whole answer to `status`: what a process says of itself."""
+def encode_status(values: Mapping[str, str], verb: str = "status") -> bytes:
+    """Return the whole answer to `status`, or to another verb that asks: what a process says of itself."""
     lines = (encode_line("is", f"{key} {value}") for key, value in values.items())
-    return b"".join((encode_first("status"), *lines, encode_line("done", "")))
+    return b"".join((encode_first(verb), *lines, encode_line("done", "")))
 
 
-def decode_status(lines: list[bytes]) -> dict[str, str] | None:
+def decode_status(lines: list[bytes], verb: str = "status") -> dict[str, str] | None:
     """Return what `encode_status` was given, None while the answer is not complete.
+
+    Args:
+        lines: what has come so far.
+        verb: what was asked.
 
     Raises:
         WireError: it is no such answer.
     """
     if not lines:
         return None
-    verb, _ = decode_first(lines[0])
-    if verb != "status":
-        raise WireError(f"expected the answer to status, got {verb[:80]!r}")
+    answered, _ = decode_first(lines[0])
+    if answered != verb:
+        raise WireError(f"expected the answer to {verb}, got {answered[:80]!r}")
     parts = [line.decode("utf-8", "replace").split(" ", 2) for line in lines[1:]]
     if not any(part[0] == "done" for part in parts):
         return None
     return {part[1]: part[2] for part in parts if part[0] == "is" and len(part) == 3}
+
+
+def encode_long(text: str) -> dict[str, str]:
+    """Return a text that may be longer than a line in pieces, as values for `encode_status`.
+
+    Args:
+        text: printable; what is not would become spaces.
+    """
+    return {str(at): text[at : at + PIECE] for at in range(0, len(text), PIECE)}
+
+
+def decode_long(values: Mapping[str, str]) -> str:
+    """Return the text that `encode_long` was given."""
+    return "".join(values[key] for key in sorted(filter(str.isdigit, values), key=int))
 
 
 class LineReader:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import graceful
+from graceful.commands import COMMANDS
 from graceful.importing import one_line
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ class Ended(NamedTuple):
 
 
 def command(
-    *arguments: str, cwd: Path, environ: Mapping[str, str] = EMPTY, options: Sequence[str] = ("-m", "graceful")
+    *arguments: str,
+    cwd: Path,
+    environ: Mapping[str, str] = EMPTY,
+    options: Sequence[str] = ("-m", "graceful"),
+    given: str = "",
 ) -> Ended:
     """Run `python -m graceful …` in a folder, with an environment of its own."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -49,7 +54,7 @@ def command(
         [sys.executable, *options, *arguments],
         cwd=cwd,
         env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environ},
-        stdin=subprocess.DEVNULL,
+        input=given,
         capture_output=True,
         text=True,
         timeout=50,
@@ -211,13 +216,19 @@ def test_a_thread_of_the_module_does_not_keep_the_command(tmp_path: Path) -> Non
     assert yaml.safe_load(ended.out)["kind"] == "Deployment"
 
 
-def test_help_is_quick(tmp_path: Path) -> None:
-    """It needs none of what the commands need."""
-    ended = command("--help", cwd=tmp_path, options=("-X", "importtime", "-m", "graceful"))
-    assert ended.code == 0
-    assert "print the matching Kubernetes manifest" in ended.out
-    imported = {line.rpartition("|")[2].strip() for line in ended.err.splitlines()}
-    assert "graceful.cli" in imported
+HELPS = "import sys, graceful.cli\ntry: graceful.cli.main()\nfinally: sys.stderr.write(' '.join(sys.modules))"
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_help_is_quick(tmp_path: Path, name: str | None) -> None:
+    """It needs none of what the commands need, and each has examples."""
+    words = ["--help"] if name is None else [name, "--help"]
+    ended = command(*words, cwd=tmp_path, options=("-c", HELPS))
+    assert all(COMMANDS[each][:30] in ended.out for each in COMMANDS if name is None)
+    assert f"  python -m graceful {name or 'manifest'} " in ended.out.partition("examples:\n")[2]
+    imported = set(ended.err.split())
+    commands = {each for each in imported if each.startswith("graceful.commands.")}
+    assert commands == (set() if name is None else {f"graceful.commands.{name.replace('-', '_')}"})
     assert not [name for name in imported if name.partition(".")[0] in {"pydantic", "anyio", "asyncio", "logging"}]
 
 

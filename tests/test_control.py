@@ -84,6 +84,9 @@ class App:
         self.sessions.put(session)
         return session
 
+    def drain_by_hand(self, *, pod: bool) -> Session:
+        return self.prestop(elapsed=-1.0, grace=float(pod))
+
     def say(self, session: Session, *messages: str | Exception | None) -> None:
         for message in messages:
             self.portal.call(session.script.put_nowait, message)

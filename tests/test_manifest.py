@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from graceful import prestop_eureka, wire
 from graceful.installation import planning
-from graceful.kubernetes import manifest
+from graceful.kubernetes import needs
 from graceful.kubernetes.drift import drift
 from graceful.kubernetes.manifest import Snippets
 from graceful.network import own_address
@@ -49,7 +49,7 @@ DEPLOYMENT = {
 @pytest.fixture(autouse=True)
 def _laptop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine that is no pod, with an empty environment."""
-    monkeypatch.setattr(manifest, "own_address", lambda: LAPTOP_IP)
+    monkeypatch.setattr(needs, "own_address", lambda: LAPTOP_IP)
     monkeypatch.setattr("socket.gethostname", lambda: LAPTOP_NAME)
     with mock.patch.dict(os.environ, {}, clear=True):
         yield
@@ -123,9 +123,9 @@ margin 2s = 130s
       containers:
       - name: "orders"  # must be the container that is there
         env:
-        - {name: GRACEFUL_GRACE_PERIOD, value: "130"}
+        - {name: GRACEFUL_GRACE_PERIOD, value: "130"}  # the same, for the app and the hook
         - {name: GRACEFUL_APP_NAME, value: "orders"}
-        - {name: GRACEFUL_PORT, value: "8080"}
+        - {name: GRACEFUL_PORT, value: "8080"}  # port, an argument of install()
         - {name: GRACEFUL_EUREKA_URL, value: "http://eureka:8761/eureka"}
         - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
         lifecycle:

@@ -74,6 +74,8 @@ def test_every_setting_is_read_from_every_one_of_its_variables(name: str) -> Non
         "eureka_url": ("http://e:1", (ServiceUrl("http://e:1"),)),
         "port": ("8123", 8123),
         "eureka_client_key_password": ("p4ss", SecretStr("p4ss")),
+        "prestop_token": ("0123456789abcdef", SecretStr("0123456789abcdef")),
+        "prestop_path": ("/stop", "/stop"),
         "early_end_risk": ("0.01", 0.01),
         "early_end_caller_header": ("X-Client-Id", "X-Client-Id"),
         "eureka_stale": ("respect", "respect"),

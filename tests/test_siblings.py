@@ -167,6 +167,9 @@ class Process:
     def prestop(self, *, elapsed, grace):
         raise AssertionError
 
+    def drain_by_hand(self, *, pod):
+        raise AssertionError
+
 
 def look(environ, *others, silent=()):
     """What a process sees when others are there."""

@@ -93,6 +93,9 @@ class Registry(Protocol):
     No method raises for a registry that is down or refuses: that is a result, or a log record. The order of calls is
     `start`, `serve`, `freeze`, `withdraw`, `keep_withdrawn` with `until_published` beside it, `deregister`; a leave
     may begin before any of the first two has ended or even begun.
+
+    A registry may have `seen_up` as well: whether a server was seen to have this instance UP, in this life and by this
+    process. Without it, `announced` stands for that.
     """
 
     @property

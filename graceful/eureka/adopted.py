@@ -91,6 +91,11 @@ class AdoptedRegistration:
         return not self._foreign and self._view.has_registered and self._known_id is not None
 
     @property
+    def seen_up(self) -> bool:
+        """Whether a server was seen to have the instance UP."""
+        return self._watch is not None and self._watch.seen_up
+
+    @property
     def calls(self) -> tuple[ServerResult, ...]:
         """What came of every change of ours so far; the client's own are not among them."""
         return self._journal.told

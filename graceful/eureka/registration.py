@@ -125,6 +125,11 @@ class EurekaRegistration:
         return f"{self._instance.app}/{self._instance.instance_id}"
 
     @property
+    def seen_up(self) -> bool:
+        """Whether a server was seen to have the instance UP."""
+        return self._confirmed
+
+    @property
     def calls(self) -> tuple[ServerResult, ...]:
         """What came of every change, and of the heartbeats, so far."""
         return self._journal.told

@@ -80,6 +80,11 @@ class StatusOnly:
         return True
 
     @property
+    def seen_up(self) -> bool:
+        """Whether a server was seen to have the instance UP."""
+        return self._watch.seen_up
+
+    @property
     def calls(self) -> tuple[ServerResult, ...]:
         """What came of every change so far."""
         return self._status.calls

@@ -70,6 +70,11 @@ class UpWatch:
         self._sleeper = Sleeper()
 
     @property
+    def seen_up(self) -> bool:
+        """Whether a server was seen to have the instance UP."""
+        return len(self._not_up_yet) < len(self._servers)
+
+    @property
     def settled(self) -> bool:
         """Whether nothing that makes the instance UP is on its way."""
         return not self._clearing

@@ -15,6 +15,7 @@ import anyio
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
 from graceful.core.phases import Phase
+from graceful.http.answering import answer, closing
 from graceful.http.connection import Connection
 from graceful.http.lifespan import Lifespan
 from graceful.http.saying import KUBELET, SHUTTING_DOWN
@@ -38,7 +39,6 @@ __all__ = ["NOTICE", "SERVICE_RESTART", "GracefulMiddleware", "Service"]
 
 logger = logging.getLogger("graceful.http")
 
-_CLOSE = (b"connection", b"close")
 _SERVING: Final = Phase.SERVING
 SERVICE_RESTART: Final = 1012
 """WebSocket close code "Service Restart" (IANA registry of RFC 6455)."""
@@ -111,6 +111,8 @@ class GracefulMiddleware:
         retry_after: seconds for `Retry-After` of the 503 that is answered from the drain on.
         close_code: what an open WebSocket is closed with at the drain.
         notice: whether the application finds the service's `draining` event in the scope, as `graceful.draining`.
+        prestop_path: answered by `prestop`, where that is given.
+        prestop: the pre-stop endpoint, an ASGI application; None where there is none.
     """
 
     def __init__(
@@ -123,11 +125,16 @@ class GracefulMiddleware:
         retry_after: float = 1.0,
         close_code: int = SERVICE_RESTART,
         notice: bool = False,
+        prestop_path: str = "/graceful/prestop",
+        prestop: ASGIApp | None = None,
     ) -> None:
         self.app = app
         self.service = service
         self._livez = livez_path
-        self._probes = {path for path in (livez_path, readyz_path) if path is not None}
+        # Answered here in every phase, and neither counted as in flight nor as a caller.
+        self._own: dict[str, ASGIApp] = {path: self._probe for path in (livez_path, readyz_path) if path is not None}
+        if prestop is not None:
+            self._own[prestop_path] = prestop
         # Whole seconds, RFC 9110 10.2.3.
         self._retry_after = (b"retry-after", str(max(0, round(retry_after))).encode())
         self._close_code = close_code
@@ -146,8 +153,8 @@ class GracefulMiddleware:
             return
         life = self.service.life
         phase, in_flight = life.lifecycle.phase, life.in_flight
-        if scope["path"] in self._probes or (phase is not _SERVING and not phase.accepts_work):
-            await self._answer_alone(scope, send)
+        if scope["path"] in self._own or (phase is not _SERVING and not phase.accepts_work):
+            await self._answer_alone(scope, receive, send)
             return
         connection = Connection((scope, current_task()))
         try:
@@ -166,7 +173,7 @@ class GracefulMiddleware:
                 headers = message.get("headers", ())
                 # Decided when the response starts, not when the request came: the leave may have begun in between.
                 if life.lifecycle.phase is not _SERVING and life.lifecycle.phase.leaving:
-                    message = {**message, "headers": (headers := _closing(scope, headers))}
+                    message = {**message, "headers": (headers := closing(scope, headers))}
                 elif type(headers) is not list:
                     message = {**message, "headers": (headers := list(headers))}  # it may be read once only
                 for name, value in headers:
@@ -203,14 +210,17 @@ class GracefulMiddleware:
         self.service.let_go(stream.key)
         stream.over(None)
 
-    async def _answer_alone(self, scope: Scope, send: Send) -> None:
-        path = scope["path"]
-        if path not in self._probes:
+    async def _answer_alone(self, scope: Scope, receive: Receive, send: Send) -> None:
+        own = self._own.get(scope["path"])
+        if own is None:
             await self._refuse(scope, send)
-            return
-        reason = None if path == self._livez else await self.service.reason_not_ready()
+        else:
+            await own(scope, receive, send)
+
+    async def _probe(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        reason = None if scope["path"] == self._livez else await self.service.reason_not_ready()
         text = f"not ready: {reason}" if reason else "ok"
-        await _answer(scope, send, 503 if reason else 200, text, self.service.phase.leaving)
+        await answer(scope, send, 503 if reason else 200, text, close=self.service.phase.leaving)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, life = self.service, self.service.life
@@ -253,36 +263,9 @@ class GracefulMiddleware:
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
         self._enter_late(scope, scope["method"], served=False)
-        await _answer(scope, send, 503, SHUTTING_DOWN, True, self._retry_after)
+        await answer(scope, send, 503, SHUTTING_DOWN, self._retry_after, close=True)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if on_trio():
             self._run = self._run_in_cancel_scope
         await Lifespan(self.service, receive, send).run(self.app, scope)
-
-
-async def _answer(
-    scope: Scope,
-    send: Send,
-    status: int,
-    text: str,
-    close: bool,
-    *headers: tuple[bytes, bytes],
-) -> None:
-    body = text.encode() + b"\n"
-    start = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        *headers,
-    ]
-    await send(
-        {"type": "http.response.start", "status": status, "headers": _closing(scope, start) if close else start},
-    )
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-
-def _closing(scope: Scope, headers: Any) -> list[tuple[bytes, bytes]]:
-    """The headers with `Connection: close`; HTTP/2 and later have no such header (RFC 9113 8.2.2)."""
-    kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
-    return [*kept, _CLOSE] if scope.get("http_version", "1.1").startswith("1") else list(headers)

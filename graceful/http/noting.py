@@ -48,7 +48,7 @@ class NotingMiddleware(GracefulMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, noting who has opened it."""
-        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["path"] not in self._probes):
+        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["path"] not in self._own):
             self._note(scope)
         await super().__call__(scope, receive, send)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graceful.environment import find_variable
-from graceful.kubernetes.manifest import HOOK_DURATIONS, HOOK_FILES
+from graceful.kubernetes.needs import HOOK_DURATIONS, HOOK_FILES
 from graceful.values import to_urls
 from graceful.wire import parse_duration
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graceful.core.budget import Plan
     from graceful.settings import Settings
 
-__all__ = ["drift"]
+__all__ = ["differences", "drift"]
 
 
 def drift(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> list[str]:
@@ -36,11 +36,22 @@ def drift(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> list[st
             f"the plan is {plan}, but the manifest gives the pod {given:g}s: "
             f"set terminationGracePeriodSeconds and GRACEFUL_GRACE_PERIOD to {plan.grace_period}"
         )
+    return sentences + differences(settings, environ)
+
+
+def differences(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """Where the environment says something else than the app runs with, a sentence each.
+
+    Args:
+        settings: what the app runs with.
+        environ: the environment that the manifest gives the app and the hook.
+    """
+    sentences = []
     compared = ["grace_period", *HOOK_DURATIONS]
     if settings.eureka_url:
         compared += ["app_name", "port", "instance_id", "ip_addr", "eureka_url", *HOOK_FILES]
         # Only where a manifest of ours is in force: elsewhere there may be no hook at all.
-        if grace is not None and find_variable("eureka_url", environ) is None:
+        if find_variable("grace_period", environ) is not None and find_variable("eureka_url", environ) is None:
             sentences.append(
                 "the manifest does not give the hook GRACEFUL_EUREKA_URL, so it could not withdraw this instance if "
                 "the app did not answer: generate the manifest again; an address with credentials belongs into a Secret"

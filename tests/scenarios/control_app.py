@@ -49,6 +49,10 @@ class Leaver:
     def describe(self) -> dict[str, str]:
         return {"phase": "serving", "instance": "orders/a b"}
 
+    def drain_by_hand(self, *, pod: bool) -> Session:
+        tell("drain", "pod" if pod else "process")
+        return self.prestop(elapsed=0.0, grace=None)
+
     def prestop(self, *, elapsed: float, grace: float | None) -> Session:
         tell("prestop", elapsed, grace)
         if self.fault:

@@ -41,6 +41,9 @@ class Leaver:
     def describe(self) -> dict[str, str]:
         return {"phase": "serving", "instance": "orders/a b"}
 
+    def drain_by_hand(self, *, pod: bool) -> Session:
+        return self.prestop(elapsed=0.0, grace=None)
+
     def prestop(self, *, elapsed: float, grace: float | None) -> Session:
         return Session()
 
