@@ -263,7 +263,7 @@ def test_help_is_quick(tmp_path: Path, name: str | None) -> None:
         ("import graceful; graceful.install(prot=1)", "install() has no argument 'prot'; did you mean port?"),
         (
             "import graceful; graceful.install(object())",
-            "module main: install() wires Starlette and FastAPI applications",
+            "module main: install() wires Starlette, FastAPI, ",
         ),
         (INSTALLS + "graceful.install(app_name='other')", "module main: graceful is installed already, with other"),
     ],
