@@ -23,6 +23,7 @@ from graceful.kubernetes.formats import FORMATS, component, json_text, patch, sn
 from graceful.kubernetes.needs import Needs, needs_of
 from graceful.kubernetes.parts import MODES, TOKEN, Choice, Manifest
 from tests.kubectl import kubectl
+from tests.test_cli import ROOT, command
 from tests.test_manifest import DEPLOYMENT, EUREKA, LAPTOP_IP, LAPTOP_NAME, arguments, merged, settings_of
 
 if TYPE_CHECKING:
@@ -256,3 +257,23 @@ def test_needs_of_another_version_are_refused(text: str) -> None:
     """In one sentence."""
     with pytest.raises(ValueError, match=r"expected the numbers of a manifest|Expecting"):
         Needs.from_json(text)
+
+
+# --- with the script as it is -----------------------------------------------------------------------------------------
+
+
+def test_the_script_is_in_the_manifest_as_the_command_prints_it() -> None:
+    """All of it, in every form that has a place for it."""
+    environ = {"GRACEFUL_EUREKA_URL": "http://eureka:8761/eureka", "GRACEFUL_PORT": "8080"}
+    orders = ROOT / "examples" / "orders"
+    script = command("prestop-script", "main", cwd=orders, environ=environ).out
+    assert script.startswith("#!/bin/sh\n")
+    ended = command("manifest", "main", "--mode", "script", "--format", "snippet", cwd=orders, environ=environ)
+    assert ended.code == 0, ended.err
+    parts, config_map = yaml.safe_load_all(ended.out)
+    assert config_map["data"] == {"prestop.sh": script}
+    assert parts["terminationGracePeriodSeconds"] == 230
+    assert "has no ConfigMap in it" in ended.err
+    component = command("manifest", "main", "--mode", "script", "--format", "kustomize", cwd=orders, environ=environ)
+    (generated,) = yaml.safe_load(component.out)["configMapGenerator"]
+    assert generated["literals"] == [f"prestop.sh={script}"]
