@@ -13,7 +13,11 @@ from graceful import rendezvous, wire
 
 TYPE_CHECKING = False  # importing typing costs more than this whole module
 
-__all__ = ["ask"]
+__all__ = ["ForeignError", "ask"]
+
+
+class ForeignError(OSError):
+    """What listens there is not of this container; the message says why."""
 
 
 def ask(address: str, verb: str, deadline: float) -> dict[str, str]:
@@ -25,14 +29,16 @@ def ask(address: str, verb: str, deadline: float) -> dict[str, str]:
         deadline: the monotonic instant until which it may answer.
 
     Raises:
-        OSError: it is gone, is not of this container, or did not answer in time.
+        ForeignError: it is not of this container.
+        TimeoutError: it did not answer in time.
+        OSError: it is gone, or broke off.
         wire.WireError: it does not understand the question, or its answer cannot be read.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         sock.connect(address)
         if refused := rendezvous.refuse_peer(sock, trust_all_as_root=True):
-            raise OSError(refused)
+            raise ForeignError(refused)
         sock.send(wire.encode_first(verb))
         return _answer(sock, verb, deadline)
 

@@ -26,8 +26,8 @@ def describe(life: Life, registry: Registry | None, siblings: Siblings | None, n
     """What a process is doing, for its siblings and for `python -m graceful status`. Synchronous: it never blocks.
 
     The siblings rest on `phase`, `instance`, `announced`, `alone` and `finished`, and the postStart hook on `phase` and
-    `registered`. Any key may be added; none changes
-    its meaning. Durations are in seconds; what there is nothing to say of is empty.
+    `registered`. Any key may be added; none changes its meaning. Durations are in seconds; what there is nothing to say
+    of is empty.
 
     Args:
         life: its life.

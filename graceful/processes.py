@@ -14,18 +14,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from graceful import rendezvous, wire
+from graceful.asking import ForeignError, ask
 from graceful.importing import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
+Process = TypeVar("Process")
 Result = TypeVar("Result")
 
-__all__ = ["Answer", "Conversation", "ForeignError", "ask_status", "at_once", "is_there"]
-
-
-class ForeignError(Exception):
-    """What listens there is not of this container; the message says why."""
+__all__ = ["Answer", "Conversation", "ask_status", "at_once", "is_there"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,36 +104,31 @@ def ask_status(environ: Mapping[str, str], timeout: float) -> list[Answer]:
     Raises:
         OSError: they cannot be looked for.
     """
-    addresses = rendezvous.discover(environ)
     deadline = time.monotonic() + timeout
-    talks = [Conversation(address, wire.encode_first("status"), deadline) for address in addresses]
-    answers = at_once(talks, lambda talk: _status(talk, timeout))
+    answers = at_once(rendezvous.discover(environ), lambda address: _status(address, deadline, timeout))
     return [answer for answer in answers if answer is not None]
 
 
-def at_once(talks: Sequence[Conversation], hold: Callable[[Conversation], Result]) -> list[Result]:
-    """Hold every conversation at the same time; what came of each, in their order."""
-    with ThreadPoolExecutor(max_workers=max(1, len(talks))) as pool:
-        return list(pool.map(hold, talks))
+def at_once(each: Sequence[Process], do: Callable[[Process], Result]) -> list[Result]:
+    """Do something that blocks with every process at the same time; what came of it, in their order."""
+    with ThreadPoolExecutor(max_workers=max(1, len(each))) as pool:
+        return list(pool.map(do, each))
 
 
-def _status(talk: Conversation, timeout: float) -> Answer | None:
-    lines: list[bytes] = []
+def _status(address: str, deadline: float, timeout: float) -> Answer | None:
+    pid = rendezvous.address_pid(address)
     try:
-        for line in talk.lines():
-            lines.append(line)
-            if (words := wire.decode_status(lines)) is not None:
-                return Answer(talk.pid, {key: one_line(value) for key, value in words.items()})
+        words = ask(address, "status", deadline)
     except ForeignError as error:
-        return Answer(talk.pid, problem=str(error), foreign=True)
+        return Answer(pid, problem=str(error), foreign=True)
     except TimeoutError:
-        return Answer(talk.pid, problem=f"it listens, but did not answer in {timeout:g} s")
+        return Answer(pid, problem=f"it listens, but did not answer in {timeout:g} s")
     except wire.WireError as error:
-        return Answer(talk.pid, problem=f"it is not understood: {one_line(str(error))}")
+        return Answer(pid, problem=f"it is not understood: {one_line(str(error))}")
     except OSError as error:
         # A socket file that a process left behind when it was killed, or one that ended this moment.
-        return Answer(talk.pid, problem=error.strerror or str(error)) if is_there(talk.pid) else None
-    return Answer(talk.pid, problem="it closed the connection before it had answered") if is_there(talk.pid) else None
+        return Answer(pid, problem=error.strerror or str(error)) if is_there(pid) else None
+    return Answer(pid, {key: one_line(value) for key, value in words.items()})
 
 
 def is_there(pid: int) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from graceful.runtime import Runtime
     from graceful.settings import Settings
 
-__all__ = ["discovery_factory", "registry_factory"]
+__all__ = ["discovery_factory", "registry_factory", "servers_of"]
 
 _CLEAR_TIMEOUT: Final = 2.0
 """Seconds for clearing a former life at start-up: a server of several that is down must not hold a start up for long;
@@ -115,6 +115,19 @@ def _status_only(settings: Settings, ways: dict[str, Any]) -> Registry:
         cache_interval=settings.observed_cache_interval,
         interval=settings.heartbeat_interval,
     )
+
+
+def servers_of(settings: Settings, *, try_timeout: float) -> list[Server]:
+    """The servers, to look at them from a command; the files that https needs are read.
+
+    Args:
+        settings: the settings.
+        try_timeout: the upper bound of one call in seconds.
+
+    Raises:
+        SettingsError: a file or a proxy cannot be used.
+    """
+    return _servers(settings, _ways_to_eureka(settings, Mode.ACTIVE) | {"try_timeout": try_timeout})
 
 
 def _servers(settings: Settings, ways: dict[str, Any]) -> list[Server]:

@@ -223,7 +223,7 @@ def test_a_service_is_drained_by_hand(embedded_eureka):
     """1. It serves. 2. It is told to leave: out of service, still serving. 3. It ends with 0."""
     with registered(embedded_eureka, GRACEFUL_PROPAGATION_DELAY="4") as r:
         until(lambda: r.status == "UP", "UP")
-        until(lambda: processes(r.env)[1][r.service.process.pid]["phase"] == "serving", "serving")
+        until(lambda: processes(r.env)[1][r.service.process.pid]["registered"], "read back")
         code, found = processes(r.env)
         assert (code, len(found)) == (0, 1)
         before = found[r.service.process.pid]

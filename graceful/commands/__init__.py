@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "prestop-script": "print a preStop hook for containers without graceful",
     "lint": "look at manifests for what keeps a pod from leaving in order",
     "status": "show what the processes of this container are doing",
+    "doctor": "look for what is wrong in this image or container",
     "drain": "have the processes of this container leave, by hand",
 }
 """Every command, in the order of the help, with the line that stands for it there."""

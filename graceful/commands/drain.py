@@ -84,7 +84,8 @@ def _nobody(pid: int | None, *found: int) -> CommandError:
 
 def _hold(talk: Conversation, *, wait: bool) -> bool | None:
     """Have one process leave; whether it does, or with `wait` has left cleanly. None for one that is not there."""
-    from graceful.processes import ForeignError, is_there  # noqa: PLC0415  not for --help
+    from graceful.asking import ForeignError  # noqa: PLC0415  not for --help
+    from graceful.processes import is_there  # noqa: PLC0415
     from graceful.wire import WireError, decode_first  # noqa: PLC0415
 
     try:

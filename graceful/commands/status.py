@@ -33,7 +33,7 @@ cannot be used; 3 there is no process that listens, or it cannot be looked for
 _HEAD: Final = ("PID", "PHASE", "FOR", "IN FLIGHT", "TIME LEFT", "REGISTRY", "OWNER")
 _NUMBERS: Final = ("in_flight", "problems")
 _DURATIONS: Final = ("since", "remaining", "wait")
-_FLAGS: Final = ("announced", "alone", "finished", "owner")
+_FLAGS: Final = ("announced", "registered", "alone", "finished", "owner")
 _GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 
 
@@ -122,6 +122,8 @@ def _row(answer: Answer) -> tuple[str, ...]:
     if not words:
         return (str(answer.pid), "no answer", *["-"] * (len(_HEAD) - 2))
     registry = words.get("registry", "")
+    if registry == "announced" and words.get("registered") == "yes":
+        registry = "UP"  # announced and read back
     return (
         str(answer.pid),
         words.get("phase", ""),

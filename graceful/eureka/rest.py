@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graceful.eureka.instance import Instance
     from graceful.eureka.instances import ServiceInstance
     from graceful.eureka.proxy import Proxies
+    from graceful.eureka.transport import Response
 
 __all__ = ["EurekaError", "Server", "Status", "View", "status_of"]
 
@@ -197,7 +198,7 @@ class Server:
         except EurekaError as error:
             if error.status == 404:
                 return None
-            raise self._reading_error(error) from error
+            raise self.reading_error(error) from error
         view = _view_in(answer.body_text, instance_id)
         if view is None:
             raise self._transport.error("the answer is not the instance that was asked for (is this Eureka?)")
@@ -227,10 +228,11 @@ class Server:
         except EurekaError as error:
             if error.status == 404:
                 return ()
-            raise self._reading_error(error) from error
+            raise self.reading_error(error) from error
         return found
 
-    def _reading_error(self, error: EurekaError) -> EurekaError:
+    def reading_error(self, error: EurekaError) -> EurekaError:
+        """An error of a GET, which says what is wrong with the credentials where that is what it is about."""
         if error.status not in REFUSALS:
             return error
         reason = why_reading_is_refused(error.status, with_credentials=self._has_credentials)
@@ -246,8 +248,15 @@ class Server:
         Raises:
             EurekaError: it was not a 2xx answer.
         """
-        request = Request(f"{self._address.path}/{path}", {"Accept": accept})
-        return (await self._transport.urlopen(request)).body_text
+        return (await self.fetch(path, accept)).body_text
+
+    async def fetch(self, path: str, accept: str) -> Response:
+        """The whole answer to the same GET.
+
+        Raises:
+            EurekaError: it was not a 2xx answer.
+        """
+        return await self._transport.urlopen(Request(f"{self._address.path}/{path}", {"Accept": accept}))
 
     def error(self, reason: str) -> EurekaError:
         """An error of this server, for an answer that makes no sense."""

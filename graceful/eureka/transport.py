@@ -81,9 +81,11 @@ class Response:
 
     Attributes:
         body_text: the body, decoded as UTF-8.
+        date: the server's time, as its Date field has it; None where there is none.
     """
 
     body_text: str
+    date: str | None = None
 
 
 class Transport:
@@ -266,7 +268,7 @@ class _Exchange:
             raise transport.error(f"an answer of more than {transport.body_limit} bytes")
         if answer.length:
             raise transport.error("the answer breaks off")
-        return Response(body.decode(errors="replace"))
+        return Response(body.decode(errors="replace"), answer.getheader("Date"))
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": "application/xml", "Connection": "close", **self._request.headers}

@@ -53,7 +53,7 @@ def why_no_containers() -> str | None:
         image = Image(Path(directory), shell=False)
         options = (*LOCKED_DOWN, f"--cpus={CPU_LIMIT}")
         trial = _podman("run", "--rm", *image.options({}), *options, "--rootfs", str(image.root), "python3", "-c", "")
-    return f"podman cannot run a container here: {trial.stdout.strip()[-500:]}" if trial.returncode else None
+    return f"podman cannot run a container here: {' '.join(trial.stdout.split())[-500:]}" if trial.returncode else None
 
 
 def _podman(*arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
@@ -99,7 +99,8 @@ class Image:
             "--network=host",
             "--workdir=/",
             *_LIMITS,
-            f"--volume={ROOT}:{_PROJECT}:ro",
+            # Not the checkout itself, which may be its owner's alone.
+            *(f"--volume={ROOT / name}:{_PROJECT}/{name}:ro" for name in ("graceful", "tests")),
             # In Kubernetes it can be written to: here nothing can, so that what works needs no such place.
             f"--volume={self._nothing}:/dev/shm:ro",
             *(f"--volume={path}:{path}:ro" for path in dict.fromkeys(self._mounts)),

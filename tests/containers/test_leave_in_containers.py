@@ -91,7 +91,7 @@ def elsewhere(eureka):
     }
 
 
-# dash makes the last command of -c its own process; most entrypoints do something after it, or before in a script.
+# dash stays PID 1 for a single command too, as in `CMD python main.py`; for two of them every shell does.
 SHELL_FORM = ("sh", "-c", "python3 -m uvicorn {arguments}; echo ended $?")
 
 
