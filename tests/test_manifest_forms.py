@@ -96,7 +96,7 @@ def test_kubectl_builds_the_component(choice: Choice, tmp_path: Path) -> None:
     manifest = Manifest(needs(), choice)
     base = copy.deepcopy(DEPLOYMENT)
     base["spec"]["template"]["spec"]["containers"][0]["lifecycle"] = {  # type: ignore[index]
-        hook: {"exec": {"command": ["true"]}} for hook in ("preStop", "postStart")
+        hook: {"tcpSocket": {"port": 1}} for hook in ("preStop", "postStart")
     }
     (tmp_path / "graceful").mkdir()
     (tmp_path / "graceful" / "kustomization.yaml").write_text(component(manifest))
@@ -115,6 +115,8 @@ def test_kubectl_builds_the_component(choice: Choice, tmp_path: Path) -> None:
         assert config_map["metadata"]["name"].startswith("orders-prestop-")
         expected["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"] = config_map["metadata"]["name"]
     assert by_kind["Deployment"] == expected
+    (container,) = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert len(container["lifecycle"]["preStop"]) == 1  # the API server refuses two
 
 
 # --- what each mode says ----------------------------------------------------------------------------------------------
