@@ -51,10 +51,10 @@ def wait_until_ready(environ: Mapping[str, str], deadline: float) -> str:
     """
     while True:
         problem = _look(environ, deadline)
-        left = deadline - time.monotonic()
-        if not problem or left <= 0:
+        # A look that has no time left would only find everybody silent.
+        if not problem or time.monotonic() + LOOK_DELAY >= deadline:
             return problem
-        time.sleep(min(LOOK_DELAY, left))
+        time.sleep(LOOK_DELAY)
 
 
 def _look(environ: Mapping[str, str], deadline: float) -> str:

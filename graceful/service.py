@@ -28,7 +28,6 @@ from graceful.http.noting import NotingMiddleware
 from graceful.http.prestop import PrestopEndpoint
 from graceful.http.wsgi import WsgiMiddleware
 from graceful.kubernetes.manifest import Snippets
-from graceful.kubernetes.needs import Needs, needs_of
 from graceful.pid_one import report_ancestors
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
@@ -166,11 +165,6 @@ class Coordinator(DrainCoordinator):
                 + " or ".join(env_names("eureka_url"))
             )
         return self._discovery
-
-    @property
-    def needs(self) -> Needs:
-        """What the pod's manifest needs to have, in plain numbers and texts."""
-        return needs_of(self.settings, self.plan)
 
     @property
     def snippets(self) -> Snippets:
@@ -551,7 +545,7 @@ class Coordinator(DrainCoordinator):
             self.told_to_stop()
 
     def _numbers(self) -> str:
-        return self.needs.to_json()
+        return self.snippets.needs.to_json()
 
     async def _tell_server(self, within: float) -> bool:
         """Release the server before its time; False where nobody would tell us that it has stopped."""

@@ -23,6 +23,7 @@ from graceful.kubernetes.formats import FORMATS, component, json_text, patch, sn
 from graceful.kubernetes.needs import Needs, needs_of
 from graceful.kubernetes.parts import MODES, TOKEN, Choice, Manifest
 from tests.kubectl import kubectl
+from tests.test_cli import ROOT, command
 from tests.test_manifest import DEPLOYMENT, EUREKA, LAPTOP_IP, LAPTOP_NAME, arguments, merged, settings_of
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def test_kubectl_builds_the_component(choice: Choice, tmp_path: Path) -> None:
     manifest = Manifest(needs(), choice)
     base = copy.deepcopy(DEPLOYMENT)
     base["spec"]["template"]["spec"]["containers"][0]["lifecycle"] = {  # type: ignore[index]
-        hook: {"exec": {"command": ["true"]}} for hook in ("preStop", "postStart")
+        hook: {"tcpSocket": {"port": 1}} for hook in ("preStop", "postStart")
     }
     (tmp_path / "graceful").mkdir()
     (tmp_path / "graceful" / "kustomization.yaml").write_text(component(manifest))
@@ -114,6 +115,8 @@ def test_kubectl_builds_the_component(choice: Choice, tmp_path: Path) -> None:
         assert config_map["metadata"]["name"].startswith("orders-prestop-")
         expected["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"] = config_map["metadata"]["name"]
     assert by_kind["Deployment"] == expected
+    (container,) = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert len(container["lifecycle"]["preStop"]) == 1  # the API server refuses two
 
 
 # --- what each mode says ----------------------------------------------------------------------------------------------
@@ -256,3 +259,23 @@ def test_needs_of_another_version_are_refused(text: str) -> None:
     """In one sentence."""
     with pytest.raises(ValueError, match=r"expected the numbers of a manifest|Expecting"):
         Needs.from_json(text)
+
+
+# --- with the script as it is -----------------------------------------------------------------------------------------
+
+
+def test_the_script_is_in_the_manifest_as_the_command_prints_it() -> None:
+    """All of it, in every form that has a place for it."""
+    environ = {"GRACEFUL_EUREKA_URL": "http://eureka:8761/eureka", "GRACEFUL_PORT": "8080"}
+    orders = ROOT / "examples" / "orders"
+    script = command("prestop-script", "main", cwd=orders, environ=environ).out
+    assert script.startswith("#!/bin/sh\n")
+    ended = command("manifest", "main", "--mode", "script", "--format", "snippet", cwd=orders, environ=environ)
+    assert ended.code == 0, ended.err
+    parts, config_map = yaml.safe_load_all(ended.out)
+    assert config_map["data"] == {"prestop.sh": script}
+    assert parts["terminationGracePeriodSeconds"] == 230
+    assert "has no ConfigMap in it" in ended.err
+    component = command("manifest", "main", "--mode", "script", "--format", "kustomize", cwd=orders, environ=environ)
+    (generated,) = yaml.safe_load(component.out)["configMapGenerator"]
+    assert generated["literals"] == [f"prestop.sh={script}"]

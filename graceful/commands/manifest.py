@@ -12,6 +12,7 @@ from graceful.commands import INCONCLUSIVE, PASS, USAGE, CommandError, say, take
 if TYPE_CHECKING:
     import argparse
 
+    from graceful.kubernetes.manifest import Snippets
     from graceful.kubernetes.needs import Needs
     from graceful.kubernetes.parts import Choice, Manifest
 
@@ -82,9 +83,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     hook.add_argument(
         "--mode",
-        choices=["exec", "http", "sleep"],
+        choices=["exec", "http", "sleep", "script"],
         default="exec",
-        help="the preStop hook: graceful's own (default), a call of the app's own endpoint, or Kubernetes' sleep",
+        help="the preStop hook: graceful's own (default), a call of the app's own endpoint, Kubernetes' sleep, or a "
+        "shell script from a ConfigMap",
     )
     hook.add_argument("--probes", action="store_true", help="with startup, readiness and liveness probe")
     hook.add_argument(
@@ -109,9 +111,14 @@ def run(options: argparse.Namespace) -> int:
     """Print the manifest, or put it into a file."""
     _refuse_combinations(options)
     stdout = take_stdout()
-    notes: list[str] = []
-    manifest = _manifest(_needs(options, notes), options)
-    for note in [*notes, *manifest.notes()]:
+    if options.pid is not None:
+        manifest = _manifest(_needs_of_process(options.pid), options)
+    else:
+        snippets = _snippets(options.module)
+        manifest = _manifest(snippets.needs, options, _script(snippets) if options.mode == "script" else "")
+        for note in _notes(snippets):
+            say(f"warning: {note}")
+    for note in manifest.notes():
         say(f"warning: {note}")
     if options.apply is not None:
         from graceful.commands.manifest_file import apply_to_file  # noqa: PLC0415  needs an extra
@@ -124,6 +131,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _refuse_combinations(options: argparse.Namespace) -> None:
+    if options.pid is not None and options.mode == "script":
+        raise CommandError("--mode script is made from a module or the environment: leave --pid out", USAGE)
     if options.apply is None:
         given = [name for name in ("in_place", "check", "replace") if getattr(options, name)]
         if given:
@@ -135,16 +144,16 @@ def _refuse_combinations(options: argparse.Namespace) -> None:
         raise CommandError("--in-place needs a file, and --apply - is the standard input: leave one out", USAGE)
 
 
-def _manifest(needs: Needs, options: argparse.Namespace) -> Manifest:
+def _manifest(needs: Needs, options: argparse.Namespace, script: str = "") -> Manifest:
     from graceful.kubernetes.parts import Manifest  # noqa: PLC0415  not for --help
 
     try:
-        return Manifest(needs, _choice(options))
+        return Manifest(needs, _choice(options, script))
     except ValueError as error:
         raise CommandError(str(error)) from None
 
 
-def _choice(options: argparse.Namespace) -> Choice:
+def _choice(options: argparse.Namespace, script: str) -> Choice:
     from graceful.kubernetes.parts import Choice  # noqa: PLC0415  not for --help
 
     kind, workload = options.workload
@@ -158,39 +167,52 @@ def _choice(options: argparse.Namespace) -> Choice:
         workload=workload,
         token=options.token,
         kubernetes_version=options.kubernetes_version,
+        script=script,
     )
 
 
-def _needs(options: argparse.Namespace, notes: list[str]) -> Needs:
-    """What the application needs, and what to know of where that comes from."""
-    if options.pid is not None:
-        return _needs_of_process(options.pid)
-    from graceful.importing import install_of  # noqa: PLC0415  not for --help
-    from graceful.kubernetes.needs import needs_of  # noqa: PLC0415
-    from graceful.settings import load_settings, unknown_variables  # noqa: PLC0415
+def _script(snippets: Snippets) -> str:
+    from graceful.kubernetes.prestop_script import prestop_script  # noqa: PLC0415  not for --help
 
     try:
-        if options.module is None:
-            settings = load_settings({})
-            plan = settings.plan(registry=bool(settings.eureka_url))
-        else:
-            coordinator = install_of(options.module)
-            settings, plan = coordinator.settings, coordinator.plan
+        return prestop_script(snippets)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def _snippets(module: str | None) -> Snippets:
+    """What an application runs with, or what the environment alone says."""
+    from graceful.importing import install_of  # noqa: PLC0415  not for --help
+    from graceful.kubernetes.manifest import Snippets  # noqa: PLC0415
+    from graceful.settings import load_settings  # noqa: PLC0415
+
+    try:
+        if module is not None:
+            coordinator = install_of(module)
+            return Snippets(coordinator.settings, coordinator.plan)
+        settings = load_settings({})
+        return Snippets(settings, settings.plan(registry=bool(settings.eureka_url)))
     except ValueError as error:  # of the settings or the plan
         raise CommandError(str(error)) from None
-    needs = needs_of(settings, plan, os.environ)
-    notes += unknown_variables(os.environ)
+
+
+def _notes(snippets: Snippets) -> list[str]:
+    """What the numbers rest on, where that may not be what was meant."""
+    from graceful.settings import unknown_variables  # noqa: PLC0415  not for --help
+
+    notes = unknown_variables(os.environ)
+    settings = snippets.settings
     if not settings.eureka_url:
         notes.append(
             "eureka_url is not set, so this is the manifest of a service that is not in Eureka; if it is, run this "
             "with GRACEFUL_EUREKA_URL as the pod has it"
         )
-    if settings.grace_period is not None and settings.grace_period < needs.seconds:
+    if settings.grace_period is not None and settings.grace_period < snippets.grace_period:
         notes.append(
-            f"grace_period is set to {settings.grace_period:g}s, but the plan is {needs.plan}: the manifest has "
-            f"{needs.grace_period}; leave grace_period out of install(), or it will refuse to start"
+            f"grace_period is set to {settings.grace_period:g}s, but the plan is {snippets.pod_plan}: the manifest has "
+            f"{snippets.grace_period}; leave grace_period out of install(), or it will refuse to start"
         )
-    return needs
+    return notes
 
 
 def _needs_of_process(pid: int) -> Needs:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from graceful.kubernetes.edit import Change, EditError, Path, at, change_data, change_text, load
-from graceful.kubernetes.tree import Sourced, plain, to_yaml
+from graceful.kubernetes.tree import Flow, Plain, Sourced, plain, to_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -244,8 +244,6 @@ def _unshared(data: Any) -> Any:
 
 
 def _flow(data: dict[str, Any]) -> Any:
-    from graceful.kubernetes.tree import Flow, Plain  # noqa: PLC0415  beside its only use
-
     return Flow(data | {"name": Plain(data["name"])})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from graceful.kubernetes.tree import Flow, plain, to_yaml
+from graceful.kubernetes.tree import Flow, Sourced, plain, to_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,8 +146,6 @@ def _set_entry(text: str, node: Any, change: Change) -> str:
 
 def _marked(value: Any) -> Any:
     """A tree whose comments say that they are ours."""
-    from graceful.kubernetes.tree import Sourced  # noqa: PLC0415  beside its only use
-
     if isinstance(value, Sourced):
         return Sourced(_marked(value.value), OURS + value.source)
     if isinstance(value, Flow):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graceful.kubernetes import formats
-from graceful.kubernetes.needs import HOOK_DURATIONS, HOOK_FILES, in_pod, needs_of
+from graceful.kubernetes.needs import HOOK_DURATIONS, HOOK_FILES, Needs, in_pod, needs_of
 from graceful.kubernetes.parts import DEFAULT_PYTHON, Choice, Manifest
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ class Snippets:
 
     def __post_init__(self) -> None:
         self._choice  # noqa: B018  refuses the two names
+
+    @property
+    def needs(self) -> Needs:
+        """What the pod needs to have, in plain numbers and texts."""
+        return needs_of(self.settings, self.plan, self.environ)
 
     @property
     def pod_plan(self) -> Plan:
@@ -90,4 +95,4 @@ class Snippets:
 
     @property
     def _manifest(self) -> Manifest:
-        return Manifest(needs_of(self.settings, self.plan, self.environ), self._choice)
+        return Manifest(self.needs, self._choice)

@@ -266,6 +266,8 @@ sleep needs Kubernetes 1.30 or later: before it, the API server drops the sleep 
     "script": """
 the script does not ask the application: one with graceful waits again after SIGTERM, and the grace period has both; \
 where an interpreter of the image has graceful, exec takes half the time
+a patch (--format patch) has no ConfigMap in it: python -m graceful prestop-script > prestop.sh, and kubectl create \
+configmap NAME --from-file=prestop.sh, with the name in the patch
 """,
 }
 
