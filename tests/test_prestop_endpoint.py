@@ -21,7 +21,8 @@ from graceful.core.phases import Phase
 from graceful.http.asgi import GracefulMiddleware
 from graceful.http.prestop import PrestopEndpoint
 from tests.children import PATIENCE, get
-from tests.test_asgi import FakeService, hello
+from tests.services import FakeService
+from tests.test_asgi import hello
 from tests.test_control import App, serving
 from tests.test_service import start_web
 
