@@ -16,7 +16,6 @@ __all__ = [
     "Handover",
     "OwnerAdapter",
     "QueueLibrary",
-    "end_program",
     "is_loop_handler",
     "is_nobody",
     "runs_in",
@@ -60,6 +59,9 @@ class OwnerAdapter(Protocol):
 
     def stop_accepting(self, handler: object) -> None:
         """Have the server close its listener and nothing else, soon: it serves on over the connections that it has."""
+
+    def serve_on(self, handler: object) -> None:
+        """Have the server not stop by itself any more: after so many requests, say."""
 
     def missed(self, handler: object) -> Collection[int]:
         """The signals that reached the server before we could hold them."""
@@ -121,18 +123,3 @@ def runs_in(handler: object, frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def end_program() -> None:
-    """End the program with exit code 0, where its default action would end it with another one (main thread)."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        raise SystemExit(0) from None
-    # Raised here it would surface inside whatever coroutine happens to run; as a callback it leaves run_forever, and
-    # asyncio.run cancels the tasks in order.
-    loop.call_soon_threadsafe(_raise_system_exit)
-
-
-def _raise_system_exit() -> None:
-    raise SystemExit(0)

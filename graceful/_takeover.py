@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Final
 
-from graceful._owners import Handover, end_program, is_loop_handler, is_nobody
+from graceful._displaced import Found
+from graceful._ending import end_program
+from graceful._owners import Handover, is_loop_handler, is_nobody
 from graceful._wakeup import WakeupTap
 
 if TYPE_CHECKING:
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
     from graceful._owners import Handler, OwnerAdapter, QueueLibrary
 
 __all__ = ["Layer", "Takeover"]
+
+_FOUND_MAX: Final = 100
+"""Displacements kept until somebody looks: enough for all, and no leak where nobody does."""
 
 
 class Layer:
@@ -27,6 +34,7 @@ class Layer:
         takeover: what the layer belongs to.
         owner: the handler that it displaced.
         over_ours: see `Handover`.
+        told: whether the owner was handed its signal.
     """
 
     def __init__(
@@ -39,6 +47,7 @@ class Layer:
         self.takeover = takeover
         self.owner = owner
         self.over_ours = over_ours
+        self.told = False
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self.takeover.arrived(self, signum, frame)
@@ -82,6 +91,8 @@ class Takeover:
         self._owners = owners
         self._libraries = libraries
         self.arrived = arrived
+        self.found: deque[Found] = deque(maxlen=_FOUND_MAX)
+        """What stood in the place of ours, oldest first; for another thread to take out."""
         self.tap: WakeupTap | None = WakeupTap()
         """None once everything is put back: its last user closes it."""
 
@@ -89,6 +100,21 @@ class Takeover:
         """Our layer, where it is the handler in place (any thread)."""
         handler = signal.getsignal(signum)
         return handler if isinstance(handler, Layer) and handler.takeover is self else None
+
+    def ignored(self) -> set[int]:
+        """The signals that are not held because they are ignored, but for a SIGINT that was so from the start.
+
+        A shell starts its background jobs with SIGINT ignored: nothing to tell anybody.
+        """
+        return {
+            signum
+            for signum in self._signals
+            if signal.getsignal(signum) == signal.SIG_IGN and (self._layers[signum] or signum != signal.SIGINT)
+        }
+
+    def foreign(self) -> set[int]:
+        """The signals that are not held because their handler was not set from Python."""
+        return {signum for signum in self._signals if signal.getsignal(signum) is None}
 
     def is_displaced(self) -> bool:
         """Whether `take` has something to do, as far as another thread can see.
@@ -124,27 +150,35 @@ class Takeover:
 
     def hand_over(self, layer: Layer, signum: int, frame: FrameType | None, *, remaining: float) -> None:
         """Give the signal to the owner beneath the layer."""
-        owner = layer.owner
+        owner, layer.told = layer.owner, True
         if is_nobody(owner):
             end_program()
         elif is_loop_handler(owner):
             # What the interpreter does for a real signal. A loop that listens no more is nobody.
             if self.tap is None or not self.tap.send(bytes((signum,))):
                 end_program()
+            self._tell_displaced_servers(signum, frame, remaining)
         elif callable(owner):
             adapter = self._adapter_of(owner)
             if adapter is None:
                 owner(signum, frame)
+                self._tell_displaced_servers(signum, frame, remaining)
                 return
             adapter.release(
                 Handover(signum=signum, handler=owner, frame=frame, remaining=remaining, over_ours=layer.over_ours)
             )
 
-    def stop_accepting(self, layer: Layer) -> None:
-        """Have the owner beneath the layer, if it is a server that can, accept no more connections."""
+    def _tell_displaced_servers(self, signum: int, frame: FrameType | None, remaining: float) -> None:
+        """Hand the signal to a server whose handler somebody replaced, and did not call: it would never stop."""
+        for layer in self._layers[signum]:
+            if not layer.told and self._adapter_of(layer.owner) is not None:
+                self.hand_over(layer, signum, frame, remaining=remaining)
+
+    def ask_owner(self, layer: Layer, ask: Callable[[OwnerAdapter, object], None]) -> None:
+        """Ask something of the owner beneath the layer, if it is a known server: of its adapter, and handler."""
         adapter = self._adapter_of(layer.owner)
         if adapter is not None:
-            adapter.stop_accepting(layer.owner)
+            ask(adapter, layer.owner)
 
     def is_echo(self, frame: FrameType | None) -> bool:
         """Whether a server raises, at its end, a signal again that it has had (see `OwnerAdapter.raises_again`)."""
@@ -160,8 +194,10 @@ class Takeover:
         if layer is None:
             layer = Layer(self, owner, over_ours=bool(layers))
             layers.append(layer)
-        signal.signal(signum, layer)
         adapter = self._adapter_of(owner)
+        if layers[1:] and adapter is None and signum in self._signals:
+            self.found.append(Found(signum, owner, asyncio._get_running_loop()))  # noqa: SLF001  documented, never raises
+        signal.signal(signum, layer)
         return adapter is not None and signum in adapter.missed(owner)
 
     def _put_back_handlers(self) -> None:

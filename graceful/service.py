@@ -26,10 +26,12 @@ from graceful.http.asgi import GracefulMiddleware
 from graceful.http.noting import NotingMiddleware
 from graceful.http.wsgi import WsgiMiddleware
 from graceful.kubernetes.manifest import Snippets
+from graceful.pid_one import report_ancestors
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
 from graceful.selfcheck import report_environment, report_plan
 from graceful.servers.gunicorn import Arbiter
+from graceful.servers.processes import is_parent_of_workers
 from graceful.telling import Teller
 from graceful.tracking import Tracking
 from graceful.unusable import SettingsError
@@ -386,6 +388,8 @@ class Coordinator(DrainCoordinator):
         until = time.monotonic() + max(0.0, self.remaining) + _STOP_SLACK
         while not stopped.wait(self.enforce_deadline()) and time.monotonic() < until:
             pass
+        if self._signals is not None:
+            self._signals.finish()
 
     # For install()
 
@@ -439,7 +443,9 @@ class Coordinator(DrainCoordinator):
             self._discovery.reset_after_fork()
         self._caller.forget()
         self.new_life()
-        if self._mode.whole and self._serves_wsgi and Arbiter.forks_here():
+        arbiter = Arbiter.that_forks()
+        self._arbiter = arbiter or self._arbiter
+        if arbiter is not None and self._mode.whole and self._serves_wsgi:
             # gunicorn --preload: WSGI has no lifespan that would tell when the worker begins.
             if self._signals is not None:
                 self._signals.install()
@@ -503,6 +509,8 @@ class Coordinator(DrainCoordinator):
                 tasks.start_soon(self._pump_signals)
                 tasks.start_soon(serve_control, self)
                 tasks.start_soon(self._report_when_ready)
+                tasks.start_soon(self._keep_server)
+                tasks.start_soon(self._stand_back_as_parent)
                 tasks.start_soon(self._tell_library)
                 if self._discovery is not None:
                     tasks.start_soon(self._discovery.run)
@@ -545,8 +553,27 @@ class Coordinator(DrainCoordinator):
         await self._changes.until(lambda: self.phase is not Phase.STARTING)
         if self.phase is Phase.SERVING:
             report_plan(self.settings, self.plan, os.environ)
+            if self._mode is Mode.ACTIVE:
+                report_ancestors(os.getpid())
             for sentence in self._arbiter.warnings(self.plan) if self._arbiter is not None else ():
                 logger.warning("%s", sentence)
+
+    async def _stand_back_as_parent(self) -> None:
+        """Give everything back in a process that turns out to be the parent of those that serve."""
+        while self.phase is Phase.STARTING and not self._readiness.starting:
+            if is_parent_of_workers():
+                logger.debug("this process is the parent of workers: standing back in it")
+                self._shut_down()
+                return
+            await anyio.sleep(_LOOK)
+
+    async def _keep_server(self) -> None:
+        """Have the server not stop in the lame duck for a reason of its own."""
+        await self._changes.until(lambda: self.life.leave)
+        if self._arbiter is not None:
+            self._arbiter.serve_on()
+        if self._signals is not None:
+            self._signals.serve_on(self.signum)
 
     async def _tell_library(self) -> None:
         await self.draining.wait()

@@ -10,7 +10,8 @@ interface of `signal` alone:
    default, so that a stray one harms nobody.
 3. A handler set by `loop.add_signal_handler` is only a stand-in, the event loop acts on a byte from its wake-up
    descriptor: that is tapped as well, and all other signals' bytes are passed on.
-4. `release` runs in the main thread too, and hands the signal to the owner that was found last.
+4. Whoever took a signal after us, and is no server, is named in a warning, by that thread.
+5. `release` runs in the main thread too, and hands the signal to the owner that was found last.
 
 This module knows nothing of phases or of what is to be done between the signal and its release.
 """
@@ -29,6 +30,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from graceful._displaced import Displacements
+from graceful._ending import notice_lost_end
 from graceful._forking import inherited
 from graceful._owners import Handover, OwnerAdapter, QueueLibrary, runs_in
 from graceful._takeover import Layer, Takeover
@@ -206,6 +209,7 @@ class SignalHold:
         self._hurry = asyncio.Event()
         if self._released:
             self._hurry.set()
+        displacements = Displacements()
         forwarder = asyncio.create_task(self._pass_on(tap), name="graceful-signal-tap")
         try:
             started = prodded = time.monotonic()
@@ -215,6 +219,9 @@ class SignalHold:
                 if self._requests or takeover.is_displaced() or now >= prodded + _PROD_PERIOD:
                     self._interrupt_main_thread()
                     prodded = now
+                # What a server puts back when it has stopped, and we at the very end, is nobody's business.
+                if not self._released:
+                    displacements.tell(takeover)
                 starting = now < started + _POLL_START_PERIOD
                 await self._pause(_POLL_START_DELAY if starting else _POLL_LATER_DELAY)
         finally:
@@ -261,10 +268,20 @@ class SignalHold:
         if not self._active:
             return
         deadline = time.monotonic() + remaining
-        self._requests.append(lambda frame: self._release(signum, frame, deadline))
+
+        def hand_over(frame: FrameType | None) -> None:
+            self._release(signum, frame, deadline)
+
+        # From the hook nothing can be raised: watch() has the main thread interrupted once more.
+        notice_lost_end(lambda: self._requests.append(hand_over))
+        self._requests.append(hand_over)
         self._interrupt_main_thread()
         self._released = True
         self._hurry.set()
+
+    def finish(self) -> None:
+        """Everything is done, and nobody is to be released: what comes now must only not change the exit code."""
+        self._released = True
 
     def tell_library(self, signum: int) -> None:
         """Have the worker of a queue library stop, where it has the signal and has not had it yet. Returns at once.
@@ -277,14 +294,20 @@ class SignalHold:
 
     def stop_accepting(self, signum: int) -> None:
         """Have the owner of a signal, where it is a server that can, close its listener soon, ahead of a `release`."""
+        self._ask_owner(signum, lambda server, handler: server.stop_accepting(handler))
 
-        def stop(_frame: FrameType | None) -> None:
+    def serve_on(self, signum: int) -> None:
+        """Have the owner of a signal, where it is a server that might, not stop by itself before a `release`."""
+        self._ask_owner(signum, lambda server, handler: server.serve_on(handler))
+
+    def _ask_owner(self, signum: int, ask: Callable[[OwnerAdapter, object], None]) -> None:
+        def ask_in_main_thread(_frame: FrameType | None) -> None:
             layer = None if self._takeover is None else self._takeover.current(signum)
             if layer is not None:
-                layer.takeover.stop_accepting(layer)
+                layer.takeover.ask_owner(layer, ask)
 
         if self._active:
-            self._requests.append(stop)
+            self._requests.append(ask_in_main_thread)
             self._interrupt_main_thread()
 
     # -- the machinery -----------------------------------------------------------------------------------------------

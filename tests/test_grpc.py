@@ -18,7 +18,8 @@ from tests.servers.grpc_rows import play
 from tests.servers.rows import SLOW
 
 
-@pytest.mark.parametrize(("kind", "trigger"), [("threads", "hook"), ("aio", "signal")])
+@pytest.mark.parametrize("trigger", ["signal", "hook"])
+@pytest.mark.parametrize("kind", ["threads", "aio"])
 def test_a_grpc_server_leaves_in_order(kind, trigger):
     """Nobody owns SIGTERM here; every call through the lame duck is served, on fresh channels and on a kept one."""
     row = play(kind, trigger)

@@ -115,37 +115,41 @@ def test_what_does_not_look_like_a_worker_of_hypercorns_is_not_touched(started_a
     assert StopEvent.find() is None
 
 
-def in_gunicorn(function, *names, cfg):
+CFG = types.SimpleNamespace(graceful_timeout=30)
+WORKER = types.SimpleNamespace(max_requests=1000)
+
+
+def in_gunicorn(function, *names):
     """What a function gives that is called by functions of these names in gunicorn's module."""
     for name in reversed(names):
-        scope = {"__name__": "gunicorn.arbiter", "inner": function, "cfg": cfg}
-        exec(f"def {name}(self):\n    return inner()\n", scope)
-        arbiter = types.SimpleNamespace(cfg=cfg)
+        scope = {"__name__": "gunicorn.arbiter", "inner": function, "WORKER": WORKER}
+        exec(f"def {name}(self):\n    worker = WORKER\n    return inner()\n", scope)
 
-        def function(outer=scope[name], arbiter=arbiter):
-            return outer(arbiter)
+        def function(outer=scope[name]):
+            return outer(types.SimpleNamespace(cfg=CFG))
 
-    return function()
+        if name == names[0]:
+            return function()
+    return None
 
 
-@pytest.mark.parametrize(("names", "in_worker"), [(("setup",), False), (("run", "spawn_worker"), True)])
-def test_gunicorns_arbiter_is_found_above(names, in_worker):
-    cfg = types.SimpleNamespace(graceful_timeout=30)
-    assert in_gunicorn(Arbiter.find, *names, cfg=cfg) == Arbiter(in_worker, 30.0)
+@pytest.mark.parametrize(("names", "worker"), [(("setup",), None), (("run", "spawn_worker"), WORKER)])
+def test_gunicorns_arbiter_is_found_above(names, worker):
+    found = in_gunicorn(Arbiter.find, *names)
+    assert found == Arbiter(30.0, worker)
+    assert found.in_worker is (worker is not None)
 
 
 def test_without_gunicorn_there_is_no_arbiter():
     assert Arbiter.find() is None
-    assert not Arbiter.forks_here()
+    assert Arbiter.that_forks() is None
     assert "gunicorn" not in sys.modules
 
 
 def test_only_the_fork_by_the_arbiter_itself_makes_a_worker():
     """A worker's own child is forked with the arbiter's frames on the stack as well."""
-    cfg = types.SimpleNamespace(graceful_timeout=30)
-    stack = ("run", "spawn_worker")
-    assert in_gunicorn(Arbiter.forks_here, *stack, cfg=cfg)
-    assert not in_gunicorn(lambda: Arbiter.forks_here(), *stack, cfg=cfg)  # noqa: PLW0108  the frame in between
+    assert in_gunicorn(Arbiter.that_forks, "run", "spawn_worker").worker is WORKER
+    assert in_gunicorn(lambda: Arbiter.that_forks(), "run", "spawn_worker") is None  # noqa: PLW0108  the frame between
 
 
 @pytest.mark.parametrize(
@@ -157,7 +161,7 @@ def test_only_the_fork_by_the_arbiter_itself_makes_a_worker():
     ],
 )
 def test_what_gunicorn_gives_its_workers_is_compared_with_the_plan(given, says):
-    warnings = Arbiter(in_worker=True, graceful_timeout=given).warnings(PLAN)
+    warnings = Arbiter(given).warnings(PLAN)
     assert bool(warnings) == bool(says)
     for warning in warnings:
         assert says in warning

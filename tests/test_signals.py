@@ -210,13 +210,26 @@ def test_a_loops_signal_handler_runs_at_the_release_and_once(style: str, loop: s
         assert running.lines[-1] == "main-ends"
 
 
-def test_a_signal_that_another_thread_took_is_noticed() -> None:
+@pytest.mark.parametrize("style", ["elsewhere", "elsewhere-asyncio"])
+def test_a_signal_that_another_thread_took_is_noticed(style: str) -> None:
     """The interpreter runs handlers in the main thread only, and does not wake it for that."""
-    with program("elsewhere") as running:
+    with program(style) as running:
         running.wait_for("working")
         running.wait_for("held 15$")
         running.tell("release")
         assert running.exit_code() == 0, running.text
+
+
+def test_an_end_that_was_lost_in_a_finalizer_comes_again() -> None:
+    """What a signal handler raises there is only printed: the program would run on until its deadline."""
+    with program("finalizer") as running:
+        running.wait_for("working")
+        running.signal(signal.SIGTERM)
+        running.wait_for("held 15$")
+        running.tell("release")
+        assert running.exit_code() == 0, running.text
+        assert running.in_order("lost", "cleaned")
+        assert "ignored" not in running.text
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

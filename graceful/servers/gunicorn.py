@@ -30,13 +30,17 @@ class Arbiter:
     """What is known of the arbiter above this code.
 
     Attributes:
-        in_worker: whether this is one of its workers, and not the arbiter itself, which imports the application for
-            them (`--preload`).
         graceful_timeout: seconds after its own SIGTERM at which it kills the workers that are left.
+        worker: gunicorn's object for this worker, or None in the arbiter itself.
     """
 
-    in_worker: bool
     graceful_timeout: float
+    worker: Any = None
+
+    @property
+    def in_worker(self) -> bool:
+        """Whether this is one of its workers, and not the arbiter itself, which imports the application for them."""
+        return self.worker is not None
 
     @classmethod
     def find(cls) -> Arbiter | None:
@@ -45,17 +49,26 @@ class Arbiter:
         config = next((_config(frame) for frame in frames), None)
         if config is None:
             return None
-        in_worker = any(frame.f_code.co_name == _FORK for frame in frames)
-        return cls(in_worker, float(getattr(config, "graceful_timeout", 0) or 0))
+        worker = next((frame.f_locals.get("worker") for frame in frames if frame.f_code.co_name == _FORK), None)
+        return cls(float(getattr(config, "graceful_timeout", 0) or 0), worker)
 
-    @staticmethod
-    def forks_here() -> bool:
-        """Whether what runs here, a hook of `os.register_at_fork`, does so for the arbiter's fork of a worker."""
+    @classmethod
+    def that_forks(cls) -> Arbiter | None:
+        """The arbiter, where what runs here, a hook of `os.register_at_fork`, does so for its fork of a worker."""
         frame: FrameType | None = sys._getframe()  # noqa: SLF001  as below
         while frame is not None and frame.f_globals.get("__name__", "").startswith("graceful."):
             frame = frame.f_back
         # The very next: a worker's own children are forked with the arbiter's frames on the stack, too.
-        return frame is not None and _is_arbiter(frame) and frame.f_code.co_name == _FORK
+        forks = frame is not None and _is_arbiter(frame) and frame.f_code.co_name == _FORK
+        return cls.find() if forks else None
+
+    def serve_on(self) -> None:
+        """Have the worker not end by itself after so many requests (`--max-requests`): nobody takes its place any more.
+
+        The number is gunicorn's own for no limit.
+        """
+        if hasattr(self.worker, "max_requests"):
+            self.worker.max_requests = sys.maxsize
 
     def warnings(self, plan: Plan) -> list[str]:
         """What is to be said where it would kill a worker before its leave is over."""

@@ -1,11 +1,16 @@
-"""Whether this process is one that serves: a child of the application imports the same code, and must be left alone."""
+"""Whether this process is one that serves: a server's parent process, and a child of the application, do not."""
 
 from __future__ import annotations
 
 import multiprocessing
-from typing import Final
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["is_child_of_application"]
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["is_child_of_application", "is_parent_of_workers"]
 
 _SERVERS: Final = frozenset({"granian", "hypercorn", "uvicorn"})
 """Packages of servers that start their workers with `multiprocessing`."""
@@ -27,3 +32,19 @@ def is_child_of_application() -> bool:
         return False
     target = getattr(process, "_target", None)
     return getattr(target, "__module__", "").partition(".")[0] not in _SERVERS
+
+
+def is_parent_of_workers() -> bool:
+    """Whether the main thread is in a server's supervisor, which starts processes that serve, and does not itself.
+
+    `uvicorn.run("main:app", workers=4)` in the very module of the application: the parent has imported it, and so
+    called `install()`. The innermost module of the server's tells what runs; no attribute of any public object does.
+    """
+    main = threading.main_thread().ident
+    frame: FrameType | None = sys._current_frames().get(main or 0)  # noqa: SLF001  public, see the documentation of sys
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith(("uvicorn.", "hypercorn.")):
+            return module.startswith("uvicorn.supervisors.") or module == "hypercorn.run"
+        frame = frame.f_back
+    return False

@@ -55,6 +55,14 @@ class UvicornOwner:
         for server in getattr(_server_of(handler), "servers", ()):
             server.get_loop().call_soon_threadsafe(server.close)
 
+    def serve_on(self, handler: object) -> None:
+        """Have the server serve as many requests as come: nobody would take its place in a pod that leaves."""
+        server = _server_of(handler)
+        if server is not None:
+            server.config.limit_max_requests = None
+            # Where the server has worked it out already, with the jitter that it adds: a cached property.
+            vars(server)["limit_max_requests"] = None
+
     def missed(self, handler: object) -> Collection[int]:
         """The signals that the server has captured already: it is shutting down."""
         server = _server_of(handler)

@@ -113,7 +113,7 @@ def blocked_in(call: Callable[[], object]) -> None:
         say("cleaned")
 
 
-def signalled_elsewhere() -> None:
+def signalled_elsewhere(*, in_loop: bool) -> None:
     """1. Held. 2. SIGTERM is delivered to another thread, while the main thread waits. 3. It is held all the same."""
     keeper.start()
     say("working")
@@ -123,7 +123,27 @@ def signalled_elsewhere() -> None:
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
     threading.Thread(target=signal_itself, daemon=True).start()
-    threading.Event().wait()
+    if in_loop:
+        asyncio.run(work_forever(install=False))
+    else:
+        threading.Event().wait()
+
+
+class Slow:
+    def __del__(self) -> None:
+        say("working")
+        time.sleep(1000)
+
+
+def released_in_a_finalizer() -> None:
+    """1. The release finds the main thread in a `__del__`, which no exception leaves. 2. The program ends after it."""
+    keeper.start()
+    Slow()
+    say("lost")
+    try:
+        threading.Event().wait()
+    finally:
+        say("cleaned")
 
 
 def join_a_thread() -> None:
@@ -455,7 +475,9 @@ STORIES: dict[str, Callable[..., None]] = {
     "uvloop-before": functools.partial(asyncio_program, "uvloop", inside=False),
     "uvloop-inside": functools.partial(asyncio_program, "uvloop", inside=True),
     "asyncio-busy-before": busy_asyncio_program,
-    "elsewhere": signalled_elsewhere,
+    "finalizer": released_in_a_finalizer,
+    "elsewhere": functools.partial(signalled_elsewhere, in_loop=False),
+    "elsewhere-asyncio": functools.partial(signalled_elsewhere, in_loop=True),
     "receiver": receiver,
     "wait": functools.partial(blocked_in, threading.Event().wait),
     "join": functools.partial(blocked_in, join_a_thread),

@@ -135,9 +135,28 @@ def serve_in_thread(port: int) -> None:
     threading.Event().wait()
 
 
+def serve_in_workers(style: str, port: int) -> None:
+    """The parent has this very module as its main one, and each worker imports it twice."""
+    if style == "uvicorn-workers":
+        import uvicorn
+
+        uvicorn.run("tests.servers.asgi_app:app", port=port, workers=2, log_level="warning")
+    else:
+        from hypercorn.config import Config
+        from hypercorn.run import run
+
+        config = Config()
+        config.bind = [f"127.0.0.1:{port}"]
+        config.workers = 2
+        config.application_path = "tests.servers.asgi_app:app"
+        sys.exit(run(config))
+
+
 def main(style: str, port: str) -> None:
     """Start a server as a program of one's own does."""
-    if style == "uvicorn-thread":
+    if style.endswith("-workers"):
+        serve_in_workers(style, int(port))
+    elif style == "uvicorn-thread":
         serve_in_thread(int(port))
     elif style == "hypercorn-trio":
         import trio

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 ASGI: Final = "tests.servers.asgi_app:app"
 WSGI: Final = "tests.servers.wsgi_app:app"
 _ASYNC_ENDS: Final = {"slow": "200", "stream": "complete", "sse": "ended", "websocket": "1012"}
 _SYNC_ENDS: Final = {"slow": "200", "stream": "complete"}
+
+GRPC: Final[dict[str, Literal["threads", "aio"]]] = {"grpc": "threads", "grpc.aio": "aio"}
+"""Their traffic is their own (`grpc_rows`, played in `tests/test_grpc.py`)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ CONFIGURATIONS: Final = (
     _asgi("uvicorn, uvloop", *_UVICORN, "--loop=uvloop", ASGI),
     _asgi("uvicorn --workers 2", *_UVICORN, "--workers=2", ASGI, workers=2),
     _asgi("uvicorn.run(app)", *_program(_UVICORN_RUN)),
+    _asgi("uvicorn.run(workers=2) in the main module", *_APP, "uvicorn-workers", "{port}", workers=2),
     _asgi('uvicorn.Server(Config("main:app"))', *_program(_UVICORN_STRING)),
     _asgi("uvicorn.Server in asyncio.run", *_APP, "uvicorn", "{port}"),
     _asgi("uvicorn.Server in a thread", *_APP, "uvicorn-thread", "{port}"),
@@ -78,6 +82,7 @@ CONFIGURATIONS: Final = (
     _asgi("hypercorn -w 0 -k uvloop", *_HYPERCORN, "--workers=0", "--worker-class=uvloop", ASGI),
     _asgi("hypercorn -k uvloop", *_HYPERCORN, "--worker-class=uvloop", ASGI),
     _asgi("hypercorn -k trio", *_HYPERCORN, "--worker-class=trio", ASGI),
+    _asgi("hypercorn's run() in the main module", *_APP, "hypercorn-workers", "{port}", workers=2),
     _asgi("hypercorn.asyncio.serve()", *_APP, "hypercorn", "{port}"),
     _asgi("hypercorn.trio.serve()", *_APP, "hypercorn-trio", "{port}"),
     _asgi("granian asgi", *_GRANIAN_ASGI, "--loop=asyncio", ASGI),
@@ -93,6 +98,7 @@ CONFIGURATIONS: Final = (
     _wsgi("werkzeug", *_WSGI_APP, "werkzeug", "{port}"),
     _wsgi("werkzeug in a thread", *_WSGI_APP, "werkzeug-thread", "{port}"),
     _wsgi("wsgiref in a thread", *_WSGI_APP, "wsgiref-thread", "{port}"),
+    *(Configuration(name, (), {"slow": "OK", "stream": "end", "ticks": "bye"}) for name in GRPC),
     _wsgi("anyio on asyncio", *_PLAIN, "asyncio", "{port}"),
     _wsgi("anyio on uvloop", *_PLAIN, "uvloop", "{port}"),
     _wsgi("anyio on trio", *_PLAIN, "trio", "{port}"),

@@ -46,6 +46,8 @@ def play(kind: Literal["threads", "aio"], trigger: Trigger, *, graceful: bool = 
         service.signal(signal.SIGTERM)
         if graceful:
             service.wait_for("phase draining")
+        else:
+            time.sleep(PROPAGATION)
         ended = time.monotonic()
         traffic.tell("stop")
         row.exit_code = service.exit_code()

@@ -17,7 +17,7 @@ from tests.children import Child, child, free_port
 from tests.servers.traffic import LIMIT, Load, get, stream, websocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.servers.configurations import Configuration
 
@@ -31,6 +31,12 @@ EDGE = 0.25
 FEWEST = 5
 """Requests that must come in the lame duck, on however busy a machine, for their answers to tell something."""
 GRACE_PERIOD = 30.0
+ALONE = 12.0
+"""Seconds after which a server that would do without graceful counts as one that does not end."""
+_SETTLING = 1.5
+"""Seconds for the other workers of a server without graceful, which nobody hears of."""
+_WELL_WITHIN = 0.3
+"""Seconds after the trigger at which something else happens in the lame duck."""
 
 
 @dataclass
@@ -56,7 +62,7 @@ class Row:
     @property
     def lost(self) -> int:
         """How many requests of the lame duck got no answer, or another one than 200."""
-        return self.late.total() - self.late["200"]
+        return self.late.total() - self.late["200"] - self.late["OK"]  # as gRPC names it
 
     def faults(self, ends: dict[str, str]) -> list[str]:
         """What is not as it should be."""
@@ -71,8 +77,21 @@ class Row:
         return [fault for fault, holds in what.items() if holds]
 
 
-def play(configuration: Configuration, trigger: Trigger, *, graceful: bool = True) -> Row:
-    """Start it, load it, have it leave; without graceful, as the server does it alone."""
+def play(
+    configuration: Configuration,
+    trigger: Trigger,
+    *,
+    graceful: bool = True,
+    meanwhile: Callable[[Child], object] = lambda _: None,
+) -> Row:
+    """Start it, load it, have it leave; without graceful, as the server does it alone.
+
+    Args:
+        configuration: the server.
+        trigger: what it is told to leave by.
+        graceful: whether graceful is active in it.
+        meanwhile: is called in the lame duck.
+    """
     port = free_port()
     env = {
         "GRACEFUL_PORT": str(port),
@@ -85,7 +104,8 @@ def play(configuration: Configuration, trigger: Trigger, *, graceful: bool = Tru
         env["GRACEFUL_ENABLED"] = "false"
     arguments = [argument.format(port=port) for argument in configuration.arguments]
     with child(*arguments, env=env) as service, _ended(service):
-        return asyncio.run(_leave(configuration, trigger, service, port, env, graceful=graceful))
+        scene = _Scene(configuration, trigger, service, port, env, graceful, meanwhile)
+        return asyncio.run(_leave(scene))
 
 
 @contextmanager
@@ -105,20 +125,31 @@ def _kill(pid: int) -> None:
             _kill(int(worker))
 
 
-async def _leave(
-    configuration: Configuration, trigger: Trigger, service: Child, port: int, env: dict[str, str], *, graceful: bool
-) -> Row:
-    row = Row()
-    if graceful:
-        await asyncio.to_thread(service.wait_for, "ready: serving", times=configuration.workers)
+@dataclass(frozen=True)
+class _Scene:
+    configuration: Configuration
+    trigger: Trigger
+    service: Child
+    port: int
+    env: dict[str, str]
+    graceful: bool
+    meanwhile: Callable[[Child], object]
+
+
+async def _leave(scene: _Scene) -> Row:
+    row, service, port = Row(), scene.service, scene.port
+    if scene.graceful:
+        await asyncio.to_thread(service.wait_for, "ready: serving", times=scene.configuration.workers)
     await _until_it_answers(port)
+    if not scene.graceful:
+        await asyncio.sleep(_SETTLING)
     fresh, kept = Load(port), Load(port)
     async with asyncio.TaskGroup() as tasks:
-        open_ended = await _begin(tasks, configuration, port, service)
+        open_ended = await _begin(tasks, scene.configuration, port)
         loads = [tasks.create_task(fresh.fresh()), tasks.create_task(kept.keep_alive())]
         began = time.monotonic()
-        await _trigger(trigger, service, env)
-        if graceful:
+        await _trigger(scene)
+        if scene.graceful:
             await asyncio.to_thread(service.wait_for, "phase draining")
         else:
             await asyncio.sleep(PROPAGATION)
@@ -127,7 +158,7 @@ async def _leave(
         kept.stop()
         await asyncio.wait(loads)
         with suppress(subprocess.TimeoutExpired):
-            row.exit_code = await asyncio.to_thread(service.process.wait, GRACE_PERIOD + 5)
+            row.exit_code = await asyncio.to_thread(service.process.wait, GRACE_PERIOD + 5 if scene.graceful else ALONE)
         if row.exit_code is None:
             _kill(service.process.pid)
         row.seconds = time.monotonic() - began
@@ -147,9 +178,7 @@ async def _until_it_answers(port: int) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _begin(
-    tasks: asyncio.TaskGroup, configuration: Configuration, port: int, service: Child
-) -> dict[str, asyncio.Task[str]]:
+async def _begin(tasks: asyncio.TaskGroup, configuration: Configuration, port: int) -> dict[str, asyncio.Task[str]]:
     """Open what is open when the leave begins, and wait until each has begun."""
     begun = {kind: asyncio.Event() for kind in configuration.ends.keys() - {"slow"}}
     running = {}
@@ -168,8 +197,14 @@ async def _begin(
     return running
 
 
-async def _trigger(trigger: Trigger, service: Child, env: dict[str, str]) -> None:
-    if trigger == "hook":
-        with child("-P", "-m", "graceful.prestop", env=env) as hook:
-            await asyncio.to_thread(hook.exit_code)
-    service.signal(signal.SIGTERM)
+async def _trigger(scene: _Scene) -> None:
+    async def meanwhile() -> None:
+        await asyncio.sleep(_WELL_WITHIN)
+        await asyncio.to_thread(scene.meanwhile, scene.service)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(meanwhile())
+        if scene.trigger == "hook":
+            with child("-P", "-m", "graceful.prestop", env=scene.env) as hook:
+                await asyncio.to_thread(hook.exit_code)
+        scene.service.signal(signal.SIGTERM)
