@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.comparison import markdown
-from benchmarks.middleware import compare_middleware
+from benchmarks.drains import drains, drains_markdown
+from benchmarks.middleware import compare_middleware, compare_wsgi
 from benchmarks.starts import compare_hook, compare_import
 from benchmarks.waits import compare_waits
 from benchmarks.withdrawal import compare_withdrawal
@@ -37,10 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comparisons += compare_import(options.runs)
     _tell("the middleware …")
     comparisons += compare_middleware(options.runs, options.requests)
+    comparisons += compare_wsgi(options.runs, options.requests)
     _tell(f"{options.outages} turns with a server that hangs, about 15 s each …")
     comparisons += compare_withdrawal(options.outages)
     _tell("the wait …")
     comparisons += compare_waits(options.leaves)
+    _tell(f"drains with {options.in_flight} requests and {options.sockets} WebSockets …")
+    drained = drains(options.in_flight, options.sockets)
     if options.output == "json":
         result = {
             "machine": _machine(),
@@ -48,11 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "requests": options.requests,
             "leaves": options.leaves,
             "comparisons": [each.as_dict() for each in comparisons],
+            "drains": [each.as_dict() for each in drained],
         }
         print(json.dumps(result, indent=2))
     else:
         counts = f"{options.runs} turns, {options.requests} requests in each, {options.leaves} leaves"
-        print(f"{markdown(comparisons)}\n\n{_machine()}; {counts}.")
+        print(f"{markdown(comparisons)}\n\n{drains_markdown(drained)}\n\n{_machine()}; {counts}.")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -63,6 +68,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--outages", type=_count_or_none, default=3, help="turns with an Eureka server that hangs; 0: none (default: 3)"
     )
     parser.add_argument("--leaves", type=_count, default=50, help="simulated leaves (default: 50)")
+    parser.add_argument("--in-flight", type=_count, default=10_000, help="requests that a drain finds (default: 10000)")
+    parser.add_argument("--sockets", type=_count, default=1000, help="WebSockets that a drain finds (default: 1000)")
     parser.add_argument("--output", choices=("markdown", "json"), default="markdown", help="default: markdown")
     return parser.parse_args(arguments)
 

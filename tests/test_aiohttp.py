@@ -13,6 +13,13 @@ from graceful.http.aiohttp import AiohttpWiring
 from tests.services import FakeService
 
 
+class Server(TestServer):
+    """One whose handlers go on when their peer is gone, as those of `run_app` do."""
+
+    async def _make_runner(self, **options):
+        return await super()._make_runner(**options | {"handler_cancellation": False})
+
+
 class Site:
     """An application that is served, its service, and a client."""
 
@@ -24,7 +31,7 @@ class Site:
         self.wiring = AiohttpWiring(self.app, self.service, **(how | options))
 
     async def __aenter__(self):
-        self.client = await TestClient(TestServer(self.app)).__aenter__()
+        self.client = await TestClient(Server(self.app)).__aenter__()
         return self
 
     async def nothing_in_flight(self):
@@ -84,8 +91,20 @@ def test_in_the_lame_duck_it_serves_and_closes():
         site.service.phase = Phase.LAME_DUCK
         response = await client.get("/orders", headers={"User-Agent": "Java/17"})
         assert (response.status, response.headers["Connection"]) == (200, "close")
-        assert not any(client.session.connector._conns.values())
         assert site.service.late == [("127.0.0.1 (Java/17)", "GET /orders", True)]
+
+    play(hello, story)
+
+
+def test_the_server_closes_the_connection_itself():
+    """Also where the client does not heed the header."""
+
+    async def story(site, client):
+        site.service.phase = Phase.LAME_DUCK
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"GET /orders HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert (await reader.read()).endswith(b"hello")
+        writer.close()
 
     play(hello, story)
 
@@ -198,20 +217,57 @@ async def ticking(request):
                 await asyncio.Event().wait()
 
 
+def test_the_peer_does_not_wait_for_the_handler_to_tidy_up():
+    """It has its last chunk before."""
+    tidy = []
+
+    async def handler(request):
+        try:
+            await idle(request)
+        finally:
+            tidy.append(asyncio.Event())
+            await tidy[0].wait()
+
+    async def story(site, client):
+        response = await client.get("/orders")
+        site.service.drain()
+        await response.read()
+        while not tidy:  # noqa: ASYNC110  the handler runs in this very event loop
+            await asyncio.sleep(0.001)
+        assert len(site.service.work) == 1
+        tidy[0].set()
+        await site.nothing_in_flight()
+
+    play(handler, story)
+
+
 @pytest.mark.parametrize("handler", [idle, ticking])
 def test_an_event_stream_is_ended_with_a_clean_last_chunk(handler, caplog):
     """Whatever its handler does; and nobody takes that for an error."""
 
-    async def story(site, client):
-        response = await client.get("/orders")
-        assert await response.content.readany()
-        site.service.drain()
-        while await response.content.readany():
-            pass
-        assert response.content.exception() is None
-        await site.nothing_in_flight()
+    seen: list[BaseException] = []
 
-    play(handler, story)
+    async def main():
+        site = Site(handler)
+
+        @web.middleware
+        async def noting(request, handler):
+            try:
+                return await handler(request)
+            except BaseException as error:
+                seen.append(error)
+                raise
+
+        site.app.middlewares.insert(0, noting)
+        async with asyncio.timeout(20), site:
+            response = await site.client.get("/orders")
+            assert await response.content.readany()
+            site.service.drain()
+            await response.read()
+            await site.nothing_in_flight()
+
+    asyncio.run(main())
+    assert seen == []
     assert [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []
 
 

@@ -18,10 +18,17 @@ from benchmarks.waits import compare_waits, simulate
 from benchmarks.withdrawal import compare_withdrawal
 
 ROOT = Path(__file__).parent.parent
-QUICK = ("--runs", "2", "--requests", "5", "--outages", "0")
+QUICK = ("--runs", "2", "--requests", "5", "--outages", "0", "--in-flight", "20", "--sockets", "10")
 # A machine that is set up for a service: its benchmarks must neither register one nor stumble over its settings.
 FOREIGN = {"EUREKA_SERVER_URL": "no URL", "GRACEFUL_PORT": "no port"}
-WHAT = ["start of the hook", "import graceful", "GracefulMiddleware", "BaseHTTPMiddleware", "wait with the first cache"]
+WHAT = [
+    "start of the hook",
+    "import graceful",
+    "GracefulMiddleware",
+    "BaseHTTPMiddleware",
+    "WsgiMiddleware",
+    "wait with the first cache",
+]
 
 
 def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,13 +42,20 @@ def test_prints_a_table_in_markdown() -> None:
     """One row for each comparison, then what it ran on."""
     result = run_benchmarks(*QUICK)
     assert result.returncode == 0, result.stderr
-    header, rule, *rows, _, machine = result.stdout.splitlines()
+    table, drained, machine = result.stdout.removesuffix("\n").split("\n\n")
+    header, rule, *rows = table.splitlines()
     assert header.startswith("| measured | against |")
     assert rule.count("|") == header.count("|")
     assert len(rows) == len(WHAT)
     for row, what in zip(rows, WHAT, strict=True):
         assert what in row.split("|")[1]
         assert row.count("|") == header.count("|")
+    assert [row.split("|")[1:3] for row in drained.splitlines()[2:]] == [
+        [" requests in flight ", " 2 "],
+        [" requests in flight ", " 20 "],
+        [" WebSockets ", " 1 "],
+        [" WebSockets ", " 10 "],
+    ]
     assert machine.endswith("2 turns, 5 requests in each, 50 leaves.")
 
 
@@ -52,6 +66,7 @@ def test_prints_json() -> None:
     told = json.loads(result.stdout)
     assert (told["runs"], told["requests"]) == (2, 5)
     assert len(told["comparisons"]) == len(WHAT)
+    assert [each["count"] for each in told["drains"]] == [2, 20, 1, 10]
     assert all(each["least"] <= each["ratio"] <= each["most"] for each in told["comparisons"])
 
 

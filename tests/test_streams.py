@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from graceful.http.asgi import GracefulMiddleware
+from graceful.http.websocket import ClosedByDrainError
 from tests.services import FakeService
 
 HEADERS = [(b"content-type", b"text/event-stream")]
@@ -169,6 +170,29 @@ def test_one_that_sends_on_for_ever_is_ended(backend):
     assert LAST not in sent[:-1]
 
 
+def test_the_error_is_that_of_a_peer_that_is_gone(backend):
+    """An application that handles that handles this."""
+    told: list[Any] = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
+            told.append(anyio.Event())
+            await told[0].wait()
+        with anyio.CancelScope(shield=True):
+            with pytest.raises(ClosedByDrainError, match="this instance is shutting down") as error:
+                await send(event())
+            told.append(isinstance(error.value, OSError))
+
+    async def story(exchange):
+        exchange.service.drain()
+        await exchange.complete.wait()
+        told[0].set()
+
+    play(backend, app, story)
+    assert told[1:] == [True]
+
+
 def test_the_chunk_that_is_being_sent_is_sent_to_its_end_first(backend):
     """Two chunks must not be under way at once."""
 
@@ -315,6 +339,23 @@ def test_the_servers_task_is_not_left_cancelled():
 
     asyncio.run(main(idle))
     asyncio.run(main(swallows))
+
+
+def test_a_cancellation_by_the_server_at_the_same_moment_is_not_swallowed():
+    """The counting of `Task.uncancel`: ours is taken back, theirs is left (asyncio)."""
+
+    async def main():
+        exchange = Exchange(idle)
+        task = asyncio.create_task(exchange.run())
+        await anyio.wait_all_tasks_blocked()
+        exchange.service.cut()
+        await asyncio.sleep(0)  # ours is under way
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+    asyncio.run(main())
 
 
 def test_a_task_of_the_applications_own_that_sends():

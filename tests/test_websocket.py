@@ -188,6 +188,26 @@ def test_one_that_does_neither_is_cut_off_late_and_its_peer_told(backend):
     assert tidied == [True]
 
 
+def test_a_handshake_that_takes_too_long_is_cut_off(backend):
+    """The peer has an answer, if only the server's 403."""
+
+    async def main():
+        async def app(scope, receive, send):
+            await receive()
+            await anyio.sleep_forever()
+
+        peer = Peer(app)
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(peer.run)
+                await anyio.wait_all_tasks_blocked()
+                peer.service.drain()
+                peer.service.cut()
+        return peer.sent
+
+    assert anyio.run(main, backend=backend) == [CLOSED]
+
+
 def test_one_that_closes_at_the_same_moment_closes_once(backend):
     """Its own code stands."""
 
@@ -216,13 +236,17 @@ def test_one_that_closes_at_the_same_moment_closes_once(backend):
 def test_one_that_closes_what_the_drain_has_closed_is_content(backend):
     """`finally: await socket.close()` is how many end."""
 
+    went_on = []
+
     async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         await receive()
         await send({"type": "websocket.close", "code": 1000})
+        went_on.append(True)
 
     assert play(backend, app, drain).heard == [CLOSED]
+    assert went_on == [True]
 
 
 def test_two_tasks_that_receive_are_both_told_and_it_is_closed_once(backend):
@@ -245,13 +269,16 @@ def test_two_tasks_that_receive_are_both_told_and_it_is_closed_once(backend):
     assert told == [DISCONNECT, DISCONNECT]
 
 
-def test_a_handshake_under_way_is_accepted_and_then_closed(backend):
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_a_handshake_under_way_is_accepted_and_then_closed(backend, asked_before):
     """Closed before, it would be an HTTP 403 to the peer."""
 
     async def main():
         let = anyio.Event()
 
         async def app(scope, receive, send):
+            if asked_before:
+                await let.wait()
             assert (await receive())["type"] == "websocket.connect"
             await let.wait()
             await send(ACCEPT)
@@ -304,7 +331,15 @@ def test_a_handshake_that_the_application_refuses_is_refused_as_it_says(backend,
 
 def test_a_socket_that_the_peer_has_closed_at_the_same_moment(backend):
     """The server refuses our close; the application is told of the end all the same."""
-    play(backend, echo, drain, fails_to_close=True)
+    told = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        told.append(await receive())
+
+    assert play(backend, app, drain, fails_to_close=True).heard == []
+    assert told == [DISCONNECT]
 
 
 def test_an_error_before_the_end_is_the_applications_own(backend):

@@ -114,7 +114,7 @@ class ClosingWebSocket:
 
     async def _close(self) -> None:
         """Close it, if neither peer nor application has; in the application's own task."""
-        if self._closed or not self._accepted:
+        if self._closed:
             return
         self._closed = self._ended = True
         try:

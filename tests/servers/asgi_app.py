@@ -30,7 +30,7 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["type"] == "websocket":
-        await _websocket(receive, send)
+        await _websocket(receive, send, listens=scope["path"] == "/ws")
     else:
         seconds = float(parse_qs(scope["query_string"].decode()).get("seconds", ["0"])[0])
         await _ROUTES[scope["path"]](send, seconds)
@@ -44,9 +44,11 @@ async def _lifespan(receive: Any, send: Any) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _websocket(receive: Any, send: Any) -> None:
+async def _websocket(receive: Any, send: Any, *, listens: bool) -> None:
     await receive()
     await send({"type": "websocket.accept"})
+    if not listens:
+        await anyio.sleep_forever()
     while (message := await receive())["type"] != "websocket.disconnect":
         await send({"type": "websocket.send", "text": message.get("text") or ""})
     say(f"websocket disconnected: {message.get('code')}")
@@ -77,7 +79,13 @@ async def _sse(send: Any, _: float) -> None:
         await anyio.sleep(0.1)
 
 
-_ROUTES = {"/fast": _answer, "/slow": _answer, "/stream": _stream, "/sse": _sse}
+async def _idle(send: Any, _: float) -> None:
+    await _start(send, (b"content-type", b"text/event-stream"))
+    await send({"type": "http.response.body", "body": b"data: only\n\n", "more_body": True})
+    await anyio.sleep_forever()
+
+
+_ROUTES = {"/fast": _answer, "/slow": _answer, "/stream": _stream, "/sse": _sse, "/idle": _idle}
 
 
 @coordinator.on_drain
