@@ -46,11 +46,11 @@ def test_a_worker_that_dies_in_the_lame_duck_leaves_nobody_unanswered(name):
 @pytest.mark.parametrize(
     ("name", "limit"),
     [
-        ("uvicorn", "--limit-max-requests=40"),
-        ("gunicorn --preload, uvicorn worker", "--max-requests=40"),
-        ("gunicorn -k asgi --preload", "--max-requests=40"),
-        ("gunicorn -k gthread", "--max-requests=40"),
-        ("gunicorn -k gthread --preload", "--max-requests=40"),
+        ("uvicorn", "--limit-max-requests=20"),
+        ("gunicorn --preload, uvicorn worker", "--max-requests=20"),
+        ("gunicorn -k asgi --preload", "--max-requests=20"),
+        ("gunicorn -k gthread", "--max-requests=20"),
+        ("gunicorn -k gthread --preload", "--max-requests=20"),
     ],
 )
 def test_a_worker_is_not_recycled_in_the_lame_duck(name, limit):

@@ -58,8 +58,10 @@ class UvicornOwner:
     def serve_on(self, handler: object) -> None:
         """Have the server serve as many requests as come: nobody would take its place in a pod that leaves."""
         server = _server_of(handler)
-        if hasattr(getattr(server, "config", None), "limit_max_requests"):
-            server.config.limit_max_requests = None  # type: ignore[union-attr]  # it has one, as was just seen
+        if server is not None:
+            server.config.limit_max_requests = None
+            # Where the server has worked it out already, with the jitter that it adds: a cached property.
+            vars(server)["limit_max_requests"] = None
 
     def missed(self, handler: object) -> Collection[int]:
         """The signals that the server has captured already: it is shutting down."""
