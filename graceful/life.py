@@ -42,6 +42,10 @@ class Changes:
         # Made when somebody waits: this object may be made inside another event loop, of another kind even.
         self._event: anyio.Event | None = None
 
+    def forget(self) -> None:
+        """Forget who waited: they were cancelled, with the event loop that their event belongs to."""
+        self._event = None
+
     def notify(self) -> None:
         """Something has changed. On the event loop only."""
         event, self._event = self._event, None

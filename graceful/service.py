@@ -504,6 +504,7 @@ class Coordinator(DrainCoordinator):
     # In the thread
 
     async def _main(self) -> None:
+        self._changes.forget()  # a process that stood back once has run before
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._pump_signals)

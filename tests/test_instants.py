@@ -109,7 +109,8 @@ def run_case(kind: str, place: str, burst: Burst) -> None:
             began = time.monotonic()
             # The rest of a slow burst comes while it goes on.
             send(service, burst if not burst.pause else Burst("", burst.signals[:1]))
-            service.tell("")
+            with contextlib.suppress(BrokenPipeError):  # a person's SIGINT may have ended it, at the very end
+                service.tell("")
             if request is not None and place == "connected":
                 request.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             if burst.pause:

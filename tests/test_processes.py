@@ -10,7 +10,7 @@ import pytest
 from graceful.core.budget import Plan
 from graceful.servers.gunicorn import Arbiter
 from graceful.servers.hypercorn import StopEvent
-from graceful.servers.processes import is_child_of_application
+from graceful.servers.processes import is_child_of_application, is_parent_of_workers
 from tests.children import child
 
 PLAN = Plan(announce=5, propagation=95, drain=20, cleanup=5, deregister=3, margin=2)
@@ -166,3 +166,13 @@ def test_what_gunicorn_gives_its_workers_is_compared_with_the_plan(given, says):
     for warning in warnings:
         assert says in warning
         assert warning.endswith("start it with --graceful-timeout 130")
+
+
+@pytest.mark.parametrize("module", ["uvicorn.supervisors.multiprocess", "hypercorn.run"])
+def test_a_supervisor_that_is_only_imported_runs_no_workers(module):
+    """The same code object names: in the body of its module, and of a class in it, nothing runs yet."""
+    names = {"__name__": module, "check": is_parent_of_workers}
+    exec("importing = check()\nclass Supervisor:\n    importing = check()\n    run = lambda: check()", names)
+    assert not names["importing"]
+    assert not names["Supervisor"].importing
+    assert names["Supervisor"].run()

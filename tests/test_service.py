@@ -231,3 +231,28 @@ def test_a_second_interrupt_forces():
         finally:
             caller.kill()
             caller.wait()
+
+
+def test_a_process_that_forks_before_its_application_starts_serves_and_leaves_in_order():
+    """1. It stands back while it forks, as a parent of workers does. 2. It serves itself: everything begins again."""
+    code = (
+        "import os, time, uvicorn\n"
+        "from tests.scenarios.service_web import app, coordinator\n"
+        "while coordinator._changes._event is None: time.sleep(0.01)\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "uvicorn.run(app, port=int(os.environ['GRACEFUL_PORT']))\n"
+    )
+    port = free_port()
+    env = {
+        "GRACEFUL_PORT": str(port),
+        "GRACEFUL_PROPAGATION_DELAY": "0",
+        "GRACEFUL_SCOPE": f"test-{os.getpid()}-{port}",
+    }
+    with child("-c", code, env=env) as service:
+        service.wait_for("ready: serving")
+        service.signal(TERM)
+        assert service.exit_code() == 0, service.text
+        assert service.in_order("leaving because of SIGTERM", "cleanup ends", "left cleanly", "teardown")
+        assert "Traceback" not in service.text

@@ -42,9 +42,12 @@ def is_parent_of_workers() -> bool:
     """
     main = threading.main_thread().ident
     frame: FrameType | None = sys._current_frames().get(main or 0)  # noqa: SLF001  public, see the documentation of sys
+    innermost = ""
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         if module.startswith(("uvicorn.", "hypercorn.")):
-            return module.startswith("uvicorn.supervisors.") or module == "hypercorn.run"
+            if frame.f_code.co_name == "<module>":
+                return False  # it is only being imported
+            innermost = innermost or module
         frame = frame.f_back
-    return False
+    return innermost.startswith("uvicorn.supervisors.") or innermost == "hypercorn.run"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -67,6 +68,7 @@ atexit.register(stand, "atexit-after")  # runs after graceful's own, which is re
 
 import graceful  # noqa: E402  after what comes before it
 
+logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
 coordinator = graceful.install()
 atexit.register(stand, "atexit-before")
 say("installed")
