@@ -426,6 +426,7 @@ SECONDS = st.integers(0, 200)
     eureka=st.booleans(),
     kubernetes=st.booleans(),
 )
+@example(name="dash", propagation=0, drain=0, grace=1, elapsed=1, eureka=False, kubernetes=False)  # late, for nobody
 def test_wait_is_that_of_the_hook(
     *, name: str, propagation: int, drain: int, grace: int | None, elapsed: int, eureka: bool, kubernetes: bool
 ) -> None:

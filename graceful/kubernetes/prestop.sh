@@ -425,7 +425,7 @@ wait_for_callers() {
     # Whole seconds, because not every sleep takes others: up where the wait is whole, down where it is cut.
     seconds=$(((propagation + 999) / 1000)) short=''
     if [ "$ends" -lt "$((now + propagation))" ]; then
-        short=", of $seconds s that callers may need"
+        [ "$propagation" -eq 0 ] || short=", of $seconds s that callers may need"
         seconds=$(((ends - now) / 1000))
     fi
     [ "$((now + seconds * 1000))" -le "$deadline" ] || seconds=$(((deadline - now) / 1000))
