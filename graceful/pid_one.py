@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Process", "ancestors_of", "deaf_shell", "report_ancestors", "warning_about"]
+__all__ = ["Process", "ancestors_of", "deaf_shell", "look_at", "report_ancestors", "warning_about"]
 
 logger = logging.getLogger("graceful.pid_one")
 
@@ -32,11 +32,13 @@ class Process:
         pid: its id, in this container's numbering.
         command: its arguments, the program first; empty where it has none to show.
         catches_sigterm: whether it has a handler for SIGTERM: a shell with a `trap`, which may well pass it on.
+        uid: whose it is.
     """
 
     pid: int
     command: tuple[str, ...]
     catches_sigterm: bool
+    uid: int = 0
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -50,6 +52,11 @@ class Process:
         """Whether it is a shell with something to run: one without waits for a person's commands."""
         program, *arguments = self.words or ("",)
         return program in _SHELLS and not all(word.startswith("-") for word in arguments)
+
+    @property
+    def is_deaf_shell(self) -> bool:
+        """Whether SIGTERM ends at it, and goes no further."""
+        return self.is_script and not self.catches_sigterm
 
 
 def deaf_shell(ancestors: Sequence[Process]) -> Process | None:
@@ -66,7 +73,7 @@ def deaf_shell(ancestors: Sequence[Process]) -> Process | None:
         return None
     first = ancestors[-1]
     signalled = ancestors[-2:-1] if first.words[:1] and first.words[0] in _INITS else [first]
-    return next((one for one in signalled if one.is_script and not one.catches_sigterm), None)
+    return next((one for one in signalled if one.is_deaf_shell), None)
 
 
 def warning_about(shell: Process) -> str:
@@ -89,7 +96,7 @@ def ancestors_of(pid: int, *, proc: Path = Path("/proc")) -> list[Process]:
         parent = _parent(_status(proc, pid))
         while parent > 0 and len(found) < _DEEPEST:
             status = _status(proc, parent)
-            found.append(_process(proc, parent, status))
+            found.append(look_at(parent, status, proc=proc))
             parent = _parent(status)
     except (OSError, KeyError, ValueError):  # gone, hidden, or not as Linux has it: what was found so far will do
         pass
@@ -112,8 +119,19 @@ def _parent(status: dict[str, str]) -> int:
     return int(status["PPid"])
 
 
-def _process(proc: Path, pid: int, status: dict[str, str]) -> Process:
+def look_at(pid: int, status: dict[str, str] | None = None, *, proc: Path = Path("/proc")) -> Process:
+    """What /proc tells of a process.
+
+    Args:
+        pid: its id.
+        status: its `/proc/PID/status`, where it has been read already.
+        proc: where /proc is.
+
+    Raises:
+        OSError, KeyError, ValueError: it is gone, hidden, or not as Linux has it.
+    """
+    status = _status(proc, pid) if status is None else status
     words = (proc / str(pid) / "cmdline").read_text(errors="replace").rstrip("\0").split("\0")
     # A bit per signal, the first for number 1 (proc_pid_status(5)).
     catches = bool(int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1)
-    return Process(pid, tuple(words) if words != [""] else (), catches)
+    return Process(pid, tuple(words) if words != [""] else (), catches, uid=int(status["Uid"].split()[1]))

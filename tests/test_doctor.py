@@ -15,7 +15,8 @@ import graceful
 from graceful import rendezvous
 from graceful.doctor import eureka, gathering, image, pod
 from graceful.doctor.findings import Finding, Verdict, worst
-from graceful.doctor.image import Bytecode, Module, PidOne
+from graceful.doctor.image import Bytecode, Module
+from graceful.pid_one import Process
 from graceful.settings import load_settings
 from tests.children import ROOT, child, free_port
 from tests.eureka_raw_server import RawServer, answering
@@ -43,18 +44,18 @@ BASE = {"GRACEFUL_APP_NAME": "orders", "GRACEFUL_PORT": "8080", "GRACEFUL_IP_ADD
         (image.check_bytecode(Bytecode(6)), OK, "6 modules are compiled"),
         (image.check_bytecode(Bytecode(6, missing=("wire",))), WARNING, "1 of the hook's 6 modules"),
         (image.check_bytecode(Bytecode(6, fresh=("wire",))), WARNING, "(wire)"),
-        (image.check_pid_one(PidOne(("python", "main.py"), True, 0)), OK, "python"),
-        (image.check_pid_one(PidOne(SHELL, False, 0)), FAIL, "a shell (sh …)"),
-        (image.check_pid_one(PidOne(("busybox", *SHELL), False, 0)), FAIL, "a shell (sh …)"),
-        (image.check_pid_one(PidOne(SHELL, True, 0)), OK, "sh"),
-        (image.check_pid_one(PidOne(("-bash",), False, 0)), OK, "bash"),
-        (image.check_pid_one(PidOne(("python",), False, 0, is_self=True)), OK, "this command"),
+        (image.check_pid_one(Process(1, ("python", "main.py"), True, 0)), OK, "python"),
+        (image.check_pid_one(Process(1, SHELL, False, 0)), FAIL, "a shell (sh …)"),
+        (image.check_pid_one(Process(1, ("busybox", *SHELL), False, 0)), FAIL, "a shell (sh …)"),
+        (image.check_pid_one(Process(1, SHELL, True, 0)), OK, "sh"),
+        (image.check_pid_one(Process(1, ("-bash",), False, 0)), OK, "bash"),
+        (image.check_pid_one(Process(1, ("python",), False), is_self=True), OK, "this command"),
         (image.check_pid_one(None), UNKNOWN, "/proc/1"),
-        (image.check_pid_one(PidOne((), False, 0)), UNKNOWN, "/proc/1"),
-        (image.check_user(1000, PidOne(("python",), True, 1000)), OK, "as PID 1"),
-        (image.check_user(0, PidOne(("python",), True, 1000)), OK, "uid 0"),
-        (image.check_user(1001, PidOne(("python",), True, 1000)), WARNING, "PID 1 has 1000"),
-        (image.check_user(1001, PidOne(("/pause",), True, 65535)), OK, "uid 1001"),
+        (image.check_pid_one(Process(1, (), False, 0)), UNKNOWN, "/proc/1"),
+        (image.check_user(1000, Process(1, ("python",), True, 1000)), OK, "as PID 1"),
+        (image.check_user(0, Process(1, ("python",), True, 1000)), OK, "uid 0"),
+        (image.check_user(1001, Process(1, ("python",), True, 1000)), WARNING, "PID 1 has 1000"),
+        (image.check_user(1001, Process(1, ("/pause",), True, 65535)), OK, "uid 1001"),
         (image.check_filesystem(read_only=True), OK, "read-only"),
         (image.check_filesystem(read_only=False), OK, "writable"),
         (image.check_proc([]), OK, "readable"),
@@ -194,9 +195,9 @@ def test_the_first_process(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "cmdline").write_bytes(b"sh\0-c\0python main.py\0")
     (tmp_path / "1" / "status").write_text("Name:\tsh\nUid:\t0\t1000\t0\t0\nSigCgt:\t0000000000004000\n")
-    assert gathering.pid_one(tmp_path) == PidOne(("sh", "-c", "python main.py"), True, 1000)
+    assert gathering.pid_one(tmp_path) == Process(1, ("sh", "-c", "python main.py"), True, 1000)
     (tmp_path / "1" / "status").write_text("Uid:\t0\t0\t0\t0\nSigCgt:\t0000000000010002\n")
-    assert gathering.pid_one(tmp_path) == PidOne(("sh", "-c", "python main.py"), False, 0)
+    assert gathering.pid_one(tmp_path) == Process(1, ("sh", "-c", "python main.py"), False, 0)
     assert gathering.pid_one() is not None
 
 

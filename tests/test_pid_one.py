@@ -114,7 +114,7 @@ def test_where_proc_cannot_be_read_there_are_no_ancestors(tmp_path):
     for pid, parent in ((7, 6), (6, 5)):
         directory = tmp_path / str(pid)
         directory.mkdir()
-        (directory / "status").write_text(f"Name:\tx\nPPid:\t{parent}\nSigCgt:\t0000000000004000\n")
+        (directory / "status").write_text(f"Name:\tx\nPPid:\t{parent}\nUid:\t0\t0\t0\t0\nSigCgt:\t0000000000004000\n")
         (directory / "cmdline").write_bytes(b"sh\0/x\0")
     assert ancestors_of(7, proc=tmp_path) == [Process(6, ("sh", "/x"), catches_sigterm=True)]
 

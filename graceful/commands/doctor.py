@@ -97,7 +97,7 @@ def _container(timeout: float) -> list[Finding]:
 
     first = gathering.pid_one()
     return [
-        image.check_pid_one(first),
+        image.check_pid_one(first, is_self=os.getpid() == 1),
         image.check_user(os.geteuid(), first),
         image.check_filesystem(read_only=gathering.root_is_read_only()),
         image.check_proc(gathering.unreadable()),

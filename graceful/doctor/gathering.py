@@ -7,7 +7,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,11 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 import graceful
 from graceful import rendezvous
-from graceful.doctor.image import Bytecode, Module, PidOne
+from graceful.doctor.image import Bytecode, Module
 from graceful.importing import one_line
+from graceful.pid_one import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from graceful.pid_one import Process
 
 __all__ = [
     "DEPENDENCIES",
@@ -109,15 +111,10 @@ def _is_current(header: bytes, source: Path) -> bool:
     return (told, size) == (int(stat.st_mtime) & 0xFFFFFFFF, stat.st_size & 0xFFFFFFFF)
 
 
-def pid_one(proc: Path = Path("/proc")) -> PidOne | None:
+def pid_one(proc: Path = Path("/proc")) -> Process | None:
     """The container's first process; None where it cannot be looked at."""
     try:
-        words = (proc / "1" / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-        lines = (proc / "1" / "status").read_text(errors="replace").splitlines()
-        status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-        # A bit per signal, the first for number 1 (proc_pid_status(5)).
-        catches = bool(int(status["SigCgt"][0], 16) >> (signal.SIGTERM - 1) & 1)
-        return PidOne(tuple(words) if words != [""] else (), catches, int(status["Uid"][1]), is_self=os.getpid() == 1)
+        return look_at(1, proc=proc)
     except (OSError, ValueError, LookupError):
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from graceful.doctor.findings import Finding, Verdict
@@ -11,10 +10,11 @@ from graceful.doctor.findings import Finding, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from graceful.pid_one import Process
+
 __all__ = [
     "Bytecode",
     "Module",
-    "PidOne",
     "check_bytecode",
     "check_filesystem",
     "check_hook",
@@ -32,9 +32,7 @@ SLOW_HOOK: Final = 2.0
 """Seconds for the hook's start that are worth a warning. Measured: 0.2 s with compiled files, 0.6 s at a CPU limit of
 100m, 1.3 s at 50m."""
 
-_SHELLS: Final = frozenset({"ash", "bash", "dash", "ksh", "mksh", "sh", "zsh"})
 _PAUSE: Final = ("/pause",)
-_MULTI_CALL: Final = frozenset({"busybox", "toybox"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +63,6 @@ class Bytecode:
     modules: int
     missing: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PidOne:
-    """The container's first process.
-
-    Attributes:
-        command: its arguments, the program first.
-        catches_sigterm: whether it has a handler for SIGTERM.
-        uid: whose it is.
-        is_self: whether it is this command.
-    """
-
-    command: tuple[str, ...]
-    catches_sigterm: bool
-    uid: int
-    is_self: bool = False
 
 
 def check_interpreter(version: tuple[int, ...], executable: str) -> Finding:
@@ -140,19 +121,19 @@ def check_bytecode(bytecode: Bytecode) -> Finding:
     )
 
 
-def check_pid_one(first: PidOne | None) -> Finding:
+def check_pid_one(first: Process | None, *, is_self: bool = False) -> Finding:
     """Whether the container's stop reaches the application: a shell as PID 1 keeps SIGTERM to itself.
 
-    The kernel drops a signal for PID 1 that it has no handler for.
+    Args:
+        first: the container's first process; None where it cannot be looked at.
+        is_self: whether it is this command.
     """
-    if first is None or not first.command:
+    if first is None or not first.words:
         return Finding("pid 1", Verdict.UNKNOWN, "the first process cannot be looked at: /proc/1 cannot be read")
-    words = tuple(PurePath(word).name.lstrip("-") for word in first.command[:2])
-    skipped = 1 if words[0] in _MULTI_CALL and words[1:] else 0
-    name, arguments = words[skipped], first.command[skipped + 1 :]
-    if first.is_self:
+    if is_self:
         return Finding("pid 1", Verdict.OK, "it is this command: run it beside the application to see what starts that")
-    if name in _SHELLS and not first.catches_sigterm and not all(word.startswith("-") for word in arguments):
+    name = first.words[0]
+    if first.is_deaf_shell:
         return Finding(
             "pid 1",
             Verdict.FAIL,
@@ -164,7 +145,7 @@ def check_pid_one(first: PidOne | None) -> Finding:
     return Finding("pid 1", Verdict.OK, name)
 
 
-def check_user(uid: int, first: PidOne | None) -> Finding:
+def check_user(uid: int, first: Process | None) -> Finding:
     """Whether a command or hook run as this user is let in by the application."""
     # With shareProcessNamespace PID 1 is the pod's, and says nothing about the application.
     if first is None or uid in (0, first.uid) or first.command == _PAUSE:
