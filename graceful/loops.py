@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import current_token
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     import anyio
 
-__all__ = ["Interruption", "current_task", "on_trio", "run_soon_here", "spawn"]
+__all__ = ["Interruption", "after_turns", "current_task", "on_trio", "run_soon_here", "spawn"]
 
 
 class _Here(threading.local):
@@ -67,6 +68,22 @@ def run_soon_here() -> Callable[[Callable[[], object]], None]:
             run_soon(function)
 
     return soon
+
+
+def after_turns(turns: int, function: Callable[[], object]) -> None:
+    """Have a function run in the event loop that runs here, once that has turned some times.
+
+    A loop that is stopped meanwhile counts on when it is run again; nothing happens once it has ended.
+
+    Raises:
+        anyio.NoEventLoopError: no event loop runs here.
+    """
+    soon = run_soon_here()
+
+    def turn(left: int) -> None:
+        soon(partial(turn, left - 1) if left > 0 else function)
+
+    turn(turns)
 
 
 def on_trio() -> bool:

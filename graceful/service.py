@@ -28,6 +28,7 @@ from graceful.http.noting import NotingMiddleware
 from graceful.http.prestop import PrestopEndpoint
 from graceful.http.wsgi import WsgiMiddleware
 from graceful.kubernetes.manifest import Snippets
+from graceful.loops import after_turns
 from graceful.pid_one import report_ancestors
 from graceful.readiness import Readiness
 from graceful.runtime import Runtime
@@ -67,6 +68,9 @@ _PROBE_TIMEOUT: Final = 10.0
 """Seconds for all readiness checks together; each has its own, and a kubelet gives up after one second by default."""
 _FIRST_REQUEST_DELAY: Final = 0.5
 """Seconds for what was accepted last to send its request, before a server stops that would cut it."""
+_START_TURNS: Final = 10
+"""Turns of the application's event loop from its start-up on to a server that serves. granian runs the loop until the
+start-up has completed, and again to serve; uvloop takes the signals each time. That the first run ends takes four."""
 _STAND_BY: Final = "graceful stand-by"
 
 
@@ -489,7 +493,13 @@ class Coordinator(DrainCoordinator):
         self._start()
 
     def lifespan_started(self) -> None:
-        """The application's start-up has completed."""
+        """The application's start-up has completed; in its event loop."""
+        after_turns(_START_TURNS, self._server_goes_on)
+
+    def _server_goes_on(self) -> None:
+        """The server runs its event loop on after the start-up, and has taken its signals by now if it ever does."""
+        if self._signals is not None:
+            self._signals.ensure()
         self._readiness.started = True
 
     def lifespan_unanswered(self) -> None:

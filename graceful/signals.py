@@ -47,9 +47,10 @@ __all__ = ["Handover", "OwnerAdapter", "SignalHold"]
 
 logger = logging.getLogger("graceful.signals")
 
-# The poll that notices a server taking its signals: close at first, since servers do it when they start.
+# The poll that notices a server taking its signals: close at first, since servers do it when they start, some of them
+# after an application that takes long to import.
 _POLL_START_DELAY = 0.05
-_POLL_START_PERIOD = 10.0
+_POLL_START_PERIOD = 60.0
 _POLL_LATER_DELAY = 1.0
 # A signal that comes just as the main thread enters a system call, or to another thread, is noted by the interpreter,
 # but its handler runs only when the call returns, which may be never. So the main thread is interrupted now and then.

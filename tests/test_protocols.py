@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -40,9 +39,6 @@ def serving(arguments, **values):
     }
     with child(*(argument.format(port=port, **values) for argument in arguments), env=env) as service:
         service.wait_for("ready: serving")
-        # granian takes its signals only when it begins to serve; they are taken back at the next look, 0.05 s later, of
-        # which nothing tells.
-        time.sleep(1)
         yield service, port
 
 

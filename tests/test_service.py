@@ -172,6 +172,14 @@ def test_a_program_that_nobody_manages_leaves_in_order(kind, signum):
         assert "Traceback" not in program.text
 
 
+def test_a_server_that_runs_its_loop_twice_is_ready_once_its_signals_are_held():
+    port = free_port()
+    env = {"GRACEFUL_SCOPE": f"two-runs-{port}"}
+    with child("-m", "tests.scenarios.service_two_runs", str(port), env=env) as program:
+        assert program.exit_code() == 0
+    assert program.in_order("prepares", "serving", "ready: serving", "SIGTERM", "phase draining", "server is told")
+
+
 def test_a_program_that_ends_by_itself_cleans_up():
     """Nobody told it to leave: its cleanup callbacks run all the same, before the interpreter ends."""
     with child("-m", f"{SCENARIOS}.service_program", "ends", env={"GRACEFUL_SCOPE": f"test-{os.getpid()}"}) as program:
