@@ -24,7 +24,7 @@ from graceful.early_end import until_silent
 from graceful.life import Changes, DrainVisit, HookVisit, Life
 from graceful.recycling import see_who_leaves
 from graceful.sharing import RegistryAmongOthers, share
-from graceful.stacks import CallUnderWay, Job
+from graceful.stacks import CallUnderWay, Job, Worker
 from graceful.witness import Witness
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from graceful.calling import AppCaller
     from graceful.core.budget import Plan
     from graceful.core.callbacks import RegisteredCallback
-    from graceful.core.inflight import Unit
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
     from graceful.core.silence import EarlyEndRule
@@ -215,11 +214,7 @@ class DrainCoordinator:
         Raises:
             NotAcceptingError: if the drain accepts no new work.
         """
-        return self.enter_unit(Job(*what))
-
-    def enter_unit(self, unit: Unit) -> int:
-        """As `enter`, for one that tells more about itself than a name."""
-        return self.life.in_flight.enter(unit, self._clock())
+        return self.life.in_flight.enter((Job, self._clock(), what, Worker.found_here()))
 
     def leave(self, key: int) -> None:
         """A unit of work has finished."""

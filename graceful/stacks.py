@@ -151,6 +151,13 @@ class Worker:
         self._thread: int | None = None
         self._seen: tuple[Frame, ...] = ()
 
+    @classmethod
+    def found_here(cls) -> Worker:
+        """The task, or the thread, that calls this."""
+        worker = cls()
+        worker.is_here()
+        return worker
+
     def is_here(self) -> None:
         """It is the task, or the thread, that calls this."""
         self._task, self._thread = current_task(), threading.get_ident()
@@ -175,14 +182,14 @@ class Job:
 
     Args:
         words: its name; joined only when somebody asks.
+        worker: who works on it.
     """
 
     __slots__ = ("_words", "_worker")
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, words: Iterable[str], worker: Worker) -> None:
         self._words = words
-        self._worker = Worker()
-        self._worker.is_here()
+        self._worker = worker
 
     @property
     def name(self) -> str:

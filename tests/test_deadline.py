@@ -200,7 +200,7 @@ def test_a_unit_that_cannot_be_looked_at_keeps_nothing_from_being_told(rig):
             raise RuntimeError("gone")
 
     r = rig().serving()
-    r.coordinator.enter_unit(Broken())
+    r.coordinator.life.in_flight.enter((Broken, r.loop.time()))
     r.coordinator.signalled(TERM)
     r.until(Phase.STOPPED)
     assert named(r.coordinator.report) == [("drain", "job", "GET /broken")]

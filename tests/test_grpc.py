@@ -13,7 +13,7 @@ from graceful.core.inflight import InFlight
 from graceful.core.phases import Phase
 from graceful.servers.grpc import wire_grpc
 from graceful.servers.grpc_calls import CallCounter
-from graceful.stacks import Job
+from graceful.stacks import Job, Worker
 from tests.servers.grpc_rows import play
 from tests.servers.rows import SLOW
 
@@ -49,7 +49,7 @@ class FakeService:
         self.adopted = 0
 
     def enter(self, *what):
-        return self.in_flight.enter(Job(*what), 0.0)
+        return self.in_flight.enter((Job, 0.0, what, Worker.found_here()))
 
     def leave(self, key):
         self.in_flight.leave(key)

@@ -23,9 +23,9 @@ class Named:
 def test_snapshot_names_what_is_in_flight_oldest_first():
     """And since when."""
     in_flight = InFlight()
-    in_flight.enter(Named("GET /slow"), 1.0)
-    in_flight.leave(in_flight.enter(Named("GET /fast"), 2.0))
-    in_flight.enter(Named("job 42"), 3.0)
+    in_flight.enter((Named, 1.0, "GET /slow"))
+    in_flight.leave(in_flight.enter((Named, 2.0, "GET /fast")))
+    in_flight.enter((Named, 3.0, "job 42"))
     assert in_flight.snapshot() == (Work("GET /slow", 1.0), Work("job 42", 3.0))
     assert (len(in_flight), in_flight.accepted) == (2, 3)
 
@@ -33,10 +33,10 @@ def test_snapshot_names_what_is_in_flight_oldest_first():
 def test_entry_is_refused_after_the_gate_was_closed():
     """And what was in before still finishes."""
     in_flight = InFlight()
-    key = in_flight.enter(Named("a"), 0.0)
+    key = in_flight.enter((Named, 0.0, "a"))
     in_flight.close()
     with pytest.raises(NotAcceptingError, match="POST /orders: this service is draining"):
-        in_flight.enter(Named("POST /orders"), 1.0)
+        in_flight.enter((Named, 1.0, "POST /orders"))
     in_flight.leave(key)
     assert len(in_flight) == 0
 
@@ -52,7 +52,7 @@ def test_threads_never_slip_past_the_gate_uncounted():
         start.wait()
         while True:
             try:
-                key = in_flight.enter(Named(str(index)), 0.0)
+                key = in_flight.enter((Named, 0.0, str(index)))
             except NotAcceptingError:
                 return
             entered[index] += 1
@@ -91,7 +91,7 @@ class InFlightMachine(RuleBasedStateMachine):
     @rule(target=keys, name=st.text(max_size=5))
     def enter(self, name):
         try:
-            key = self.in_flight.enter(Named(name), 0.0)
+            key = self.in_flight.enter((Named, 0.0, name))
         except NotAcceptingError:
             assert self.closed
             return -1

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from graceful.core.phases import Phase
+from graceful.stacks import Job, Worker
 from tests.pods import ClientRegistry, Pod, WorkerRegistry
 
 TERM = signal.SIGTERM
@@ -124,7 +125,9 @@ def test_a_worker_that_was_never_ready_does_not_keep_the_others_from_deregisteri
     """It leaves with them, ends last, and has nothing to deregister."""
     serving(pod)
     starting = pod.spawn()
-    starting.coordinator.life.in_flight.enter(("job",), pod.loop.time())  # until the drain's time is over
+    starting.coordinator.life.in_flight.enter(
+        (Job, pod.loop.time(), ("job",), Worker())
+    )  # until the drain's time is over
     pod.advance(1)
     for process in list(pod.processes):
         process.coordinator.signalled(TERM)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from graceful.core.inflight import InFlight, NotAcceptingError
-from graceful.stacks import Job
+from graceful.stacks import Job, Worker
 from graceful.tracking import Tracking
 
 
@@ -20,7 +20,7 @@ class FakeGate:
         self.in_flight = InFlight()
 
     def enter(self, *what):
-        return self.in_flight.enter(Job(*what), 0.0)
+        return self.in_flight.enter((Job, 0.0, what, Worker.found_here()))
 
     def leave(self, key):
         self.in_flight.leave(key)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from graceful.core.obstacles import Obstacle
 
-__all__ = ["InFlight", "NotAcceptingError", "Unit", "Work"]
+    Entry: TypeAlias = tuple[Callable[..., "Unit"], float, *tuple[Any, ...]]
+
+__all__ = ["Entry", "InFlight", "NotAcceptingError", "Unit", "Work"]
 
 
 class NotAcceptingError(RuntimeError):
@@ -19,7 +21,7 @@ class NotAcceptingError(RuntimeError):
 
 
 class Unit(Protocol):
-    """What may be in flight: it has references only, and is asked about itself when a report is made."""
+    """What is in flight, made of its entry when a report is made, and asked about itself then."""
 
     @property
     def name(self) -> str:
@@ -58,17 +60,16 @@ class InFlight:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._accepted = 0
-        # Plain tuples: this is the hot path of every request; a `Work` is made only when somebody asks.
-        self._work: dict[int, tuple[Unit, float]] = {}
+        self._work: dict[int, Entry] = {}
         self._closed = False
         self._on_idle: Callable[[], object] | None = None
 
-    def enter(self, unit: Unit, now: float) -> int:
+    def enter(self, entry: Entry) -> int:
         """Accept a unit of work.
 
         Args:
-            unit: what it is.
-            now: the instant.
+            entry: what makes the `Unit` when somebody asks, the instant, and what it makes it of. A plain tuple: this
+                is on the way of every request, and even the smallest object costs as much as all else here.
 
         Returns:
             The key to leave with.
@@ -79,10 +80,10 @@ class InFlight:
         # No lock, since this is on the way of every request: `next` and the entry are atomic, and what is entered
         # before it looks at the gate is seen by whoever closed the gate before it looks at what is left.
         self._accepted = key = next(self._numbers)
-        self._work[key] = (unit, now)
+        self._work[key] = entry
         if self._closed:
             self.leave(key)
-            raise NotAcceptingError(f"{unit.name}: this service is draining and accepts no new work")
+            raise NotAcceptingError(f"{_unit_of(entry).name}: this service is draining and accepts no new work")
         return key
 
     def leave(self, key: int) -> None:
@@ -111,8 +112,13 @@ class InFlight:
 
     def units(self) -> tuple[tuple[Unit, float], ...]:
         """What is in flight now and since when, oldest first."""
-        return tuple(self._work.copy().values())  # `copy` is atomic
+        return tuple((_unit_of(entry), entry[1]) for entry in self._work.copy().values())  # `copy` is atomic
 
     def snapshot(self) -> tuple[Work, ...]:
         """The same by name."""
         return tuple(Work(unit.name, since) for unit, since in self.units())
+
+
+def _unit_of(entry: Entry) -> Unit:
+    make, _, *of = entry
+    return make(*of)

@@ -10,7 +10,7 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import web
 
@@ -106,7 +106,7 @@ class AiohttpWiring:
         if not phase.accepts_work:
             return self._refuse(request)
         try:
-            key = life.in_flight.enter(_Request(request), monotonic())
+            key = life.in_flight.enter((_Request, monotonic(), request, asyncio.current_task()))
         except NotAcceptingError:
             return self._refuse(request)
         if phase.leaving:
@@ -157,24 +157,21 @@ class AiohttpWiring:
         )
 
 
-class _Request:
-    """A request as a unit of work: it keeps references, and is looked at only for a report."""
+class _Request(NamedTuple):
+    """A request as a unit of work, and the task that works on it."""
 
-    __slots__ = ("_request", "_task")
-
-    def __init__(self, request: web.Request) -> None:
-        self._request = request
-        self._task = asyncio.current_task()
+    request: web.Request
+    task: asyncio.Task[Any] | None
 
     @property
     def name(self) -> str:
-        return name_route(self._request.method, self._request.path)
+        return name_route(self.request.method, self.request.path)
 
     def look(self, seconds: float, *, query: bool) -> Obstacle:
-        name = name_query(self.name, self._request.rel_url.raw_query_string if query else "")
-        transport = self._request.transport
+        name = name_query(self.name, self.request.rel_url.raw_query_string if query else "")
+        transport = self.request.transport
         peer = transport.get_extra_info("peername") if transport else None
-        frames, running = stack_of_task(self._task)
+        frames, running = stack_of_task(self.task)
         return Obstacle("request", name, seconds, name_peer(*peer) if isinstance(peer, tuple) else "", frames, running)
 
 

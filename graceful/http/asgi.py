@@ -152,47 +152,49 @@ class GracefulMiddleware:
             await self._others.get(scope["type"], self.app)(scope, receive, send)
             return
         life = self.service.life
-        phase, in_flight = life.lifecycle.phase, life.in_flight
+        lifecycle, in_flight = life.lifecycle, life.in_flight
+        phase = lifecycle.phase
         if scope["path"] in self._own or (phase is not _SERVING and not phase.accepts_work):
             await self._answer_alone(scope, receive, send)
             return
-        connection = Connection((scope, current_task()))
+        task = current_task()
         try:
-            key = in_flight.enter(connection, monotonic())
+            key = in_flight.enter((Connection, monotonic(), scope, task))
         except NotAcceptingError:
             await self._refuse(scope, send)
             return
         if phase is not _SERVING and phase.leaving:
             self._enter_late(scope, scope["method"], served=True)
-        streams: list[EventStream] = []
+        stream: EventStream | None = None
 
         def forward(message: Message) -> Awaitable[None]:
-            if streams:
-                return streams[0].send(message)
-            if message["type"] == "http.response.start":
-                headers = message.get("headers", ())
-                # Decided when the response starts, not when the request came: the leave may have begun in between.
-                if life.lifecycle.phase is not _SERVING and life.lifecycle.phase.leaving:
-                    message = {**message, "headers": (headers := closing(scope, headers))}
-                elif type(headers) is not list:
-                    message = {**message, "headers": (headers := list(headers))}  # it may be read once only
-                for name, value in headers:
-                    if name in CONTENT_TYPE:
-                        if is_event_stream(value):
-                            streams.append(self._hold_open(send, connection))
-                            return streams[0].send(message)
-                        break
+            nonlocal stream
+            if message["type"] != "http.response.start":
+                return send(message) if stream is None else stream.send(message)
+            headers = message.get("headers", ())
+            # Decided when the response starts, not when the request came: the leave may have begun in between.
+            phase = lifecycle.phase
+            if phase is not _SERVING and phase.leaving:
+                message = {**message, "headers": (headers := closing(scope, headers))}
+            elif type(headers) is not list:
+                message = {**message, "headers": (headers := list(headers))}  # it may be read once only
+            for name, value in headers:
+                if name in CONTENT_TYPE:
+                    if is_event_stream(value):
+                        stream = self._hold_open(send, task)
+                        return stream.send(message)
+                    break
             return send(message)
 
         try:
             await self._run(scope, receive, forward)
         except BaseException as error:
-            if not streams or not streams[0].over(error):
+            if stream is None or not stream.over(error):
                 raise
         finally:
             in_flight.leave(key)
-            if streams:
-                self._let_go(streams[0])
+            if stream is not None:
+                self._let_go(stream)
 
     async def _run_in_cancel_scope(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on trio, where a task can be cancelled in no other way."""
@@ -200,8 +202,8 @@ class GracefulMiddleware:
             _cancel_scope.set(cancel_scope)
             await self.app(scope, receive, send)
 
-    def _hold_open(self, send: Send, connection: Connection) -> EventStream:
-        application = Interruption(_cancel_scope.get() if on_trio() else connection.task)
+    def _hold_open(self, send: Send, task: Any) -> EventStream:
+        application = Interruption(_cancel_scope.get() if on_trio() else task)
         stream, soon = EventStream(send, application), run_soon_here()
         stream.key = self.service.hold_open(lambda: soon(stream.end), lambda: soon(stream.cut))
         return stream
@@ -227,9 +229,9 @@ class GracefulMiddleware:
         phase = life.lifecycle.phase
         if phase.leaving:
             self._enter_late(scope, "WEBSOCKET", served=phase.accepts_work)
-        connection = Connection((scope, current_task()))
+        entry = (Connection, monotonic(), scope, current_task())
         try:
-            key = life.in_flight.enter(connection, monotonic()) if phase.accepts_work else None
+            key = life.in_flight.enter(entry) if phase.accepts_work else None
         except NotAcceptingError:
             key = None
         if key is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from graceful.core.inflight import NotAcceptingError
 from graceful.core.ledger import name_caller, name_route
@@ -87,7 +87,7 @@ class WsgiMiddleware:
         if not phase.accepts_work:
             return self._refuse(environ, method, path, start_response)
         try:
-            key = life.in_flight.enter(_Request((environ, get_ident())), monotonic())
+            key = life.in_flight.enter((_Request, monotonic(), environ, get_ident()))
         except NotAcceptingError:
             return self._refuse(environ, method, path, start_response)
         if phase.leaving:
@@ -117,17 +117,15 @@ class WsgiMiddleware:
             self.service.enter_late(caller, name_route(method, path), served=served)
 
 
-class _Request(tuple["Environ", int]):
-    """A request as a unit of work: its environ and its thread, looked at only for a report.
+class _Request(NamedTuple):
+    """A request as a unit of work: its environ and its thread."""
 
-    A tuple is made in a fifth of the time that a class with an `__init__` takes.
-    """
-
-    __slots__ = ()
+    environ: Environ
+    thread: int
 
     @property
     def name(self) -> str:
-        return name_route(self[0]["REQUEST_METHOD"], self[0].get("PATH_INFO", ""))
+        return name_route(self.environ["REQUEST_METHOD"], self.environ.get("PATH_INFO", ""))
 
     def look(self, seconds: float, *, query: bool) -> Obstacle:
         environ, thread = self

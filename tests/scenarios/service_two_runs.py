@@ -65,7 +65,8 @@ def main(port: int) -> None:
 
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    messages, started, stopping = asyncio.Queue(), asyncio.Event(), asyncio.Event()
+    messages: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    started, stopping = asyncio.Event(), asyncio.Event()
 
     def told() -> None:
         say("the server is told")
