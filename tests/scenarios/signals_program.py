@@ -106,8 +106,8 @@ def asyncio_program(loop: str, *, inside: bool) -> None:
 
 def blocked_in(call: Callable[[], object]) -> None:
     keeper.start()
-    say("working")
     try:
+        say("working")  # inside: on a busy machine both signals and the release may come before this call returns
         call()
     finally:
         say("cleaned")
@@ -131,16 +131,18 @@ def signalled_elsewhere(*, in_loop: bool) -> None:
 
 class Slow:
     def __del__(self) -> None:
-        say("working")
-        time.sleep(1000)
+        try:
+            say("working")
+            time.sleep(1000)
+        finally:
+            say("lost")
 
 
 def released_in_a_finalizer() -> None:
     """1. The release finds the main thread in a `__del__`, which no exception leaves. 2. The program ends after it."""
     keeper.start()
-    Slow()
-    say("lost")
     try:
+        Slow()
         threading.Event().wait()
     finally:
         say("cleaned")
