@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from graceful._owners import runs_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
-__all__ = ["end_program", "notice_lost_end"]
+__all__ = ["end_program", "in_hook", "notice_lost_end"]
+
+_hooks: Final[list[object]] = []
+"""The interpreter's hooks for what is raised in vain: ours, and those that ours was put over."""
 
 
 class _ProgramEnd(SystemExit):
@@ -45,4 +51,11 @@ def notice_lost_end(again: Callable[[], object]) -> None:
         else:
             before(unraisable)
 
+    # The program's own may be running just now.
+    _hooks.extend((before, hook))
     sys.unraisablehook = hook
+
+
+def in_hook(frame: FrameType | None) -> bool:
+    """Whether the main thread is inside such a hook: no hook hears of what is raised there, it is lost for good."""
+    return any(runs_in(hook, frame) for hook in (*_hooks, sys.unraisablehook))

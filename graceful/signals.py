@@ -31,7 +31,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from graceful._displaced import Displacements
-from graceful._ending import notice_lost_end
+from graceful._ending import in_hook, notice_lost_end
 from graceful._forking import inherited
 from graceful._owners import Handover, OwnerAdapter, QueueLibrary, runs_in
 from graceful._takeover import Layer, Takeover
@@ -166,9 +166,9 @@ class SignalHold:
             self._put_back()
             done.set()
 
+        self._installed = False  # first, since nobody interrupts the main thread a second time
         self._requests.append(put_back)
         self._interrupt_main_thread()
-        self._installed = False
         if not done.wait(_UNINSTALL_TIMEOUT):
             logger.warning(
                 "the signal handlers are not put back yet: the main thread did not react in %s s", _UNINSTALL_TIMEOUT
@@ -341,6 +341,8 @@ class SignalHold:
 
     def _run_requests(self, frame: FrameType | None) -> None:
         self.ensure()
+        if self._active and in_hook(frame):
+            return  # the end of the program would be lost: watch() has the main thread interrupted once more
         while self._requests:
             self._requests.popleft()(frame)
 

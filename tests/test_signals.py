@@ -220,15 +220,29 @@ def test_a_signal_that_another_thread_took_is_noticed(style: str) -> None:
         assert running.exit_code() == 0, running.text
 
 
-def test_an_end_that_was_lost_in_a_finalizer_comes_again() -> None:
+@pytest.mark.parametrize("style", ["finalizer", "finalizer-at-once"])
+def test_an_end_that_was_lost_in_a_finalizer_comes_again(style: str) -> None:
     """What a signal handler raises there is only printed: the program would run on until its deadline."""
-    with program("finalizer") as running:
+    with program(style) as running:
         running.wait_for("working")
         running.signal(signal.SIGTERM)
         running.wait_for("held 15$")
         running.tell("release")
         assert running.exit_code() == 0, running.text
         assert running.in_order("lost", "cleaned")
+        assert "ignored" not in running.text
+
+
+def test_no_end_is_raised_in_the_hook_that_would_lose_it() -> None:
+    """What is raised inside `sys.unraisablehook` no hook hears of: the end comes when the hook is done."""
+    with program("hook") as running:
+        running.wait_for("working")
+        running.signal(signal.SIGTERM)
+        running.wait_for("held 15$")
+        running.tell("release")
+        running.tell("finish")
+        assert running.exit_code() == 0, running.text
+        assert running.in_order("hook-ends", "cleaned")
         assert "ignored" not in running.text
 
 

@@ -33,11 +33,13 @@ os.register_at_fork(after_in_child=_terminate_in_the_window)
 
 import anyio  # noqa: E402  after the hook above
 
+from graceful import _ending  # noqa: E402
 from graceful.signals import SignalHold  # noqa: E402
 from tests.scenarios.signals_support import Keeper, say  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGURG)
 keeper = Keeper()
@@ -146,6 +148,39 @@ def released_in_a_finalizer() -> None:
         threading.Event().wait()
     finally:
         say("cleaned")
+
+
+class Failing:
+    def __del__(self) -> None:
+        raise ValueError
+
+
+def released_in_the_hook() -> None:
+    """1. The release finds the main thread in the program's own hook for what a `__del__` raises. 2. It comes later."""
+
+    def hook(_unraisable: object, /) -> None:
+        say("working")
+        keeper.finish.wait()
+        say("hook-ends")
+
+    sys.unraisablehook = hook
+    keeper.start()
+    try:
+        Failing()
+        threading.Event().wait()
+    finally:
+        say("cleaned")
+
+
+def asked_again_in_our_hook() -> None:
+    """Like `released_in_a_finalizer`, but the main thread is asked again before it has left graceful's own hook."""
+
+    def interrupt(frame: FrameType, event: str, _arg: object) -> None:
+        if event == "return" and frame.f_code.co_filename == _ending.__file__:
+            signal.raise_signal(signal.SIGURG)
+
+    sys.setprofile(interrupt)
+    released_in_a_finalizer()
 
 
 def join_a_thread() -> None:
@@ -478,6 +513,8 @@ STORIES: dict[str, Callable[..., None]] = {
     "uvloop-inside": functools.partial(asyncio_program, "uvloop", inside=True),
     "asyncio-busy-before": busy_asyncio_program,
     "finalizer": released_in_a_finalizer,
+    "hook": released_in_the_hook,
+    "finalizer-at-once": asked_again_in_our_hook,
     "elsewhere": functools.partial(signalled_elsewhere, in_loop=False),
     "elsewhere-asyncio": functools.partial(signalled_elsewhere, in_loop=True),
     "receiver": receiver,
