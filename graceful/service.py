@@ -28,6 +28,7 @@ from graceful.http.noting import NotingMiddleware
 from graceful.http.prestop import PrestopEndpoint
 from graceful.http.wsgi import WsgiMiddleware
 from graceful.kubernetes.manifest import Snippets
+from graceful.loading import Imports
 from graceful.loops import after_turns
 from graceful.pid_one import report_ancestors
 from graceful.readiness import Readiness
@@ -113,7 +114,6 @@ class Coordinator(DrainCoordinator):
         self._find_stop_event = find_stop_event
         self._stop_event: StopEvent | None = None
         self._arbiter = arbiter
-        self._serves_wsgi = False
         self._parent_heard = False
         self._has_registry = make_registry is not None
         self._uninstalled = threading.Event()
@@ -306,8 +306,7 @@ class Coordinator(DrainCoordinator):
         """Wrap a WSGI application: serve the result instead of it."""
         if self._mode is Mode.INERT:
             return app
-        self._serves_wsgi = True
-        self._readiness.serves_app = True
+        self._readiness.serves_app, self._readiness.has_lifespan = True, False
         return WsgiMiddleware(
             app,
             self,
@@ -411,6 +410,7 @@ class Coordinator(DrainCoordinator):
             self._signals.install()
         with suppress(anyio.NoEventLoopError):  # installed at import: the lifespan's loop will be the application's
             self.adopt_loop()
+        self._readiness.imports = Imports.under_way()
         self._start()
 
     def _start(self) -> None:
@@ -455,7 +455,7 @@ class Coordinator(DrainCoordinator):
         self.new_life()
         arbiter = Arbiter.that_forks()
         self._arbiter = arbiter or self._arbiter
-        if arbiter is not None and self._mode.whole and self._serves_wsgi:
+        if arbiter is not None and self._mode.whole and not self._readiness.has_lifespan:
             # gunicorn --preload: WSGI has no lifespan that would tell when the worker begins.
             if self._signals is not None:
                 self._signals.install()
@@ -504,7 +504,7 @@ class Coordinator(DrainCoordinator):
 
     def lifespan_unanswered(self) -> None:
         """The application's start-up was neither completed nor failed: the server may go on without a lifespan."""
-        self._readiness.starting = False
+        self._readiness.starting = self._readiness.has_lifespan = False
 
     async def lifespan_ends(self) -> None:
         """The server stops; returns when everything that comes before the application's own teardown is done."""
