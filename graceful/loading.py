@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ __all__ = ["Imports"]
 class Imports:
     """The imports that were under way in a thread at one moment; none, made without arguments. Thread-safe.
 
-    Seen by their modules' own code on the stack: the import system tells nobody when it is done. The main program's is
-    none of them: it may well serve from there.
+    Seen by their modules' own code on the stack, right above the import system's: that tells nobody when it is done.
+    What a program was started with is none of them: it may well serve from there.
 
     Args:
         codes: what the modules execute.
@@ -31,10 +32,11 @@ class Imports:
     @classmethod
     def under_way(cls) -> Imports:
         """Those in the thread that calls this."""
+        stack = list(_stack(sys._getframe()))  # noqa: SLF001  public, in spite of its name
         modules = (
-            frame.f_code
-            for frame in _stack(sys._getframe())  # noqa: SLF001  public, in spite of its name
-            if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__"
+            called.f_code
+            for called, caller in pairwise(stack)
+            if _is_import_system(caller) and not _is_import_system(called)
         )
         return cls(frozenset(modules), threading.get_ident())
 
@@ -44,6 +46,10 @@ class Imports:
             return True
         top = sys._current_frames().get(self._thread)  # noqa: SLF001  as above
         return not any(frame.f_code in self._codes for frame in _stack(top))
+
+
+def _is_import_system(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith("<frozen importlib.")
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:

@@ -1,9 +1,9 @@
 """When a service is ready whose listener was open before it was even imported."""
 
+import importlib
 import signal
 import sys
 import threading
-from types import ModuleType
 
 import pytest
 
@@ -111,10 +111,11 @@ over_meanwhile = found.over()
 """
 
 
-def test_imports_are_over_when_their_modules_have_run():
+def test_imports_are_over_when_their_modules_have_run(tmp_path, monkeypatch):
     """Looked at from another thread too; what was installed outside of an import has none to wait for."""
-    module = ModuleType("imported")
-    exec(compile(IMPORTED, "imported.py", "exec"), vars(module))  # as the import system does
+    (tmp_path / "imported_meanwhile.py").write_text(IMPORTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("imported_meanwhile")
     assert not module.over_meanwhile
     elsewhere: list[bool] = []
     thread = threading.Thread(target=lambda: elsewhere.append(module.found.over()))
