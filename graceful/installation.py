@@ -8,12 +8,13 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from graceful.hosting import Mode
 from graceful.registries import discovery_factory, registry_factory
 from graceful.servers import celery, uvicorn
 from graceful.servers.gunicorn import Arbiter
 from graceful.servers.hypercorn import StopEvent
 from graceful.servers.processes import is_child_of_application
-from graceful.service import Coordinator, Mode
+from graceful.service import Coordinator
 from graceful.settings import load_settings
 from graceful.sharing import JointRegistry
 from graceful.siblings import Siblings

@@ -1,4 +1,9 @@
-"""When a service is ready: its start-up is done, its own port accepts connections, and its checks pass."""
+"""When a service is ready: its start-up is done, its own port accepts connections, and its checks pass.
+
+A port may accept long before anybody serves: a worker of gunicorn has the listening socket from its parent, and callers
+wait in its backlog. Where the port accepts at the very first look, `install()` has come after it: the application has
+yet to be imported, and to start.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from graceful.core.callbacks import CallbackOutcome
+from graceful.loading import Imports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +31,9 @@ _POLL: Final = 0.05
 _SLOWEST_POLL: Final = 1.0
 _CONNECT_TIMEOUT: Final = 1.0
 _REMINDER: Final = 30.0
+_LIFESPAN_PATIENCE: Final = 10.0
+"""Seconds from the end of the import to the beginning of the application's start-up, in a server that had its listener
+before. One that is told not to run a lifespan (uvicorn's `--lifespan off`) shows by nothing that it serves."""
 
 
 class Readiness:
@@ -34,7 +43,7 @@ class Readiness:
         caller: calls the user's checks.
         port: the service's own port; None where it has none.
         hosts: addresses of this machine on which the port is tried, in order.
-        serves_app: whether an ASGI application is served, whose start-up counts.
+        serves_app: whether an application is served, whose start-up counts.
         check_timeout: seconds for a check without a timeout of its own.
     """
 
@@ -52,6 +61,8 @@ class Readiness:
         self._hosts = tuple(hosts)
         self._check_timeout = check_timeout
         self.serves_app = serves_app
+        self.has_lifespan = True
+        self.imports = Imports()
         self.checks: list[RegisteredCallback] = []
         self.reset()
 
@@ -60,6 +71,8 @@ class Readiness:
         self.starting = False
         self.started = False
         self.by_hand = False
+        self._listened_before: bool | None = None
+        self._imported_at: float | None = None
 
     async def wait(self) -> None:
         """Return once the service is ready. A service that stays unready says why every half a minute."""
@@ -77,12 +90,28 @@ class Readiness:
             if self.starting and not self.started:
                 return "the application's start-up has not completed"
             if self._port is not None:
-                reason = await _reason_not_accepting(self._hosts, self._port)
+                reason = await self._reason_not_served(self._port)
                 if reason is not None:
                     return reason
             elif not (self.serves_app and self.started):
                 return "no port was given, so readiness must be said by coordinator.ready()"
         return await self.failing_check()
+
+    async def _reason_not_served(self, port: int) -> str | None:
+        reason = await _reason_not_accepting(self._hosts, port)
+        if self._listened_before is None:
+            self._listened_before = reason is None
+        if reason is None and self._listened_before and not self.started:
+            return self._reason_not_begun(anyio.current_time())
+        return reason
+
+    def _reason_not_begun(self, now: float) -> str | None:
+        if not self.imports.over():
+            return "the application is still being imported"
+        self._imported_at = now if self._imported_at is None else self._imported_at
+        if self.serves_app and self.has_lifespan and now < self._imported_at + _LIFESPAN_PATIENCE:
+            return "the application's start-up has not begun"
+        return None
 
     async def failing_check(self) -> str | None:
         """The first of the user's checks that fails now, and why; None when all pass."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
-from graceful.service import Mode
+from graceful.hosting import Mode
 from graceful.unusable import SettingsError, unusable
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from graceful.eureka.proxy import Proxies, Proxy
 from graceful.eureka.registration import EurekaRegistration
 from graceful.eureka.rest import EurekaError, Server, Status
 from graceful.eureka.status_only import StatusOnly
+from graceful.hosting import Mode
 from graceful.registries import registry_factory
 from graceful.rehearsal.eureka import EmbeddedEureka
-from graceful.service import Mode
 from graceful.settings import SettingsError, load_settings
 from tests.eureka_raw_server import RawServer, TlsServer, answering, forwarding, hanging, proxying, reading
 from tests.eureka_servers import RunningEureka
