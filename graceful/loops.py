@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import threading
+from asyncio import current_task as _current_task_of
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["Interruption", "after_turns", "current_task", "on_trio", "run_soon_here", "spawn"]
 
 
+_NO_LOOP: Any = object()
+"""Where no event loop of asyncio runs: it has no current task."""
+
+
 class _Here(threading.local):
-    loop: asyncio.AbstractEventLoop | None = None
+    loop: asyncio.AbstractEventLoop = _NO_LOOP
     """The event loop that ran in this thread when it was last looked for."""
 
 
@@ -34,10 +39,7 @@ def current_task() -> Any:
     On the way of every request. To look for the event loop takes longer than all else here, because Python 3.11 asks
     the kernel for the process' number then; so it is remembered. One that has ended has no current task.
     """
-    loop = _here.loop
-    if loop is not None and (task := asyncio.current_task(loop)) is not None:
-        return task
-    return _look_for_task()
+    return _current_task_of(_here.loop) or _look_for_task()
 
 
 def _look_for_task() -> Any:
@@ -45,7 +47,7 @@ def _look_for_task() -> Any:
         _here.loop = asyncio.get_running_loop()
         return asyncio.current_task()
     except RuntimeError:  # no event loop of asyncio runs here
-        _here.loop = None
+        _here.loop = _NO_LOOP
         trio: Any = sys.modules.get("trio")
     try:
         return trio.lowlevel.current_task() if trio else None
@@ -96,7 +98,7 @@ def on_trio() -> bool:
 
 
 def _forget_loop() -> None:
-    _here.loop = None
+    _here.loop = _NO_LOOP
 
 
 # A child that was forked within an event loop has a current task there for ever.

@@ -128,7 +128,7 @@ class GracefulMiddleware:
         prestop_path: str = "/graceful/prestop",
         prestop: ASGIApp | None = None,
     ) -> None:
-        self.app = app
+        self.app = app if not notice else _noticing(app, service)
         self.service = service
         self._livez = livez_path
         # Answered here in every phase, and neither counted as in flight nor as a caller.
@@ -138,16 +138,13 @@ class GracefulMiddleware:
         # Whole seconds, RFC 9110 10.2.3.
         self._retry_after = (b"retry-after", str(max(0, round(retry_after))).encode())
         self._close_code = close_code
-        self._notice = notice
         self._others: dict[str, ASGIApp] = {"lifespan": self._lifespan, "websocket": self._websocket}
-        self._run = app
+        self._run = self.app
 
     async def __call__(  # noqa: C901  in one coroutine, and as little as can be: this is on the way of every request
         self, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serve one connection of the ASGI kind that `scope` names."""
-        if self._notice:
-            scope[NOTICE] = self.service.draining
         if scope["type"] != "http":
             await self._others.get(scope["type"], self.app)(scope, receive, send)
             return
@@ -271,3 +268,13 @@ class GracefulMiddleware:
         if on_trio():
             self._run = self._run_in_cancel_scope
         await Lifespan(self.service, receive, send).run(self.app, scope)
+
+
+def _noticing(app: ASGIApp, service: Service) -> ASGIApp:
+    """An application that finds the service's `draining` event in the scope."""
+
+    def noticing(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        scope[NOTICE] = service.draining
+        return app(scope, receive, send)
+
+    return noticing
