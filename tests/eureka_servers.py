@@ -37,6 +37,9 @@ BUILD_TIMEOUT = 300.0
 START_TIMEOUT = 150.0
 STOP_TIMEOUT = 10.0
 POLL_INTERVAL = 0.1
+# A view expires after this many refreshes, as by default (180 s and 30 s). A change that comes while the server makes a
+# view is lost to it: what is being made cannot be invalidated. It shows with the next change, or when the view expires.
+REFRESHES_TO_EXPIRY = 6
 
 Kind = Literal["embedded", "real"]
 Security = Literal["open", "basic", "csrf"]
@@ -142,7 +145,7 @@ def start_real_eureka(
         security: nothing, basic auth, or basic auth with Spring Security's CSRF protection left on.
         user: of basic auth.
         password: of basic auth.
-        cache_interval: seconds between refreshes of its response cache.
+        cache_interval: seconds between refreshes of its response cache; its views expire after six times as long.
         eviction_interval: seconds between evictions of expired leases.
         host: the address it listens on, and its host name towards peers.
         port: 0 takes a free one.
@@ -159,6 +162,7 @@ def start_real_eureka(
     eureka = RunningEureka(
         "real", f"http://{host}:{port}/eureka", cache_interval, user if guarded else None, password if guarded else None
     )
+    expiry = max(1, round(cache_interval * REFRESHES_TO_EXPIRY))
     # Every property once: one that is given twice becomes a list, and the server does not start.
     properties = {
         "graceful.security": security,
@@ -169,6 +173,7 @@ def start_real_eureka(
         "eureka.client.fetch-registry": str(peer is not None).lower(),
         "eureka.client.service-url.defaultZone": peer or eureka.address,
         "eureka.server.response-cache-update-interval-ms": str(round(cache_interval * 1000)),
+        "eureka.server.response-cache-auto-expiration-in-seconds": str(expiry),
         "eureka.server.eviction-interval-timer-in-ms": str(round(eviction_interval * 1000)),
         "eureka.server.enable-self-preservation": "false",
         # The first node of two has nobody to copy the registry from, and would wait for it.

@@ -872,12 +872,17 @@ def listed_statuses(caller: Caller) -> set[str | None]:
 
 
 def wait_for_a_refresh(caller: Caller) -> None:
-    """Return right after the server refreshed its views, seen by a change that shows."""
+    """Return right after the server refreshed its views, seen by a change that shows in all that the tests share.
+
+    The views are made one after the other: a change that comes while some are still to be made shows in them at once.
+    """
     marker = Caller(str(caller.http.base_url))
     with marker.http:
         marker.get(f"/apps/{marker.app}")
         marker.register()
         wait_until(lambda: marker.listed_status() == UP, "a refresh shows a new app")
+        shared = [(view, accept) for view in ("/apps", "/apps/delta") for accept in (JSON, XML)]
+        wait_until(lambda: all(marker.id in marker.get(*each).text for each in shared), "every view shows a new app")
         marker.cancel()
 
 
