@@ -172,6 +172,8 @@ BAD = {
     "G104": [
         ours((VARIABLE, VARIABLE.replace("37", "36"))),
         ours((VARIABLE, "- {name: GRACEFUL_PORT, value: '8080'}")),
+        # SIGTERM comes when the sleep is over: 35 s are left, and 34 are too few.
+        ours((VARIABLE, VARIABLE.replace("37", "34")), (HOOK, "sleep: {seconds: 2}")),
     ],
     "G105": [ours((GRACE, "terminationGracePeriodSeconds: 51")), ours(LONG, REGISTERED)],
     "G106": [ours((GRACE, "terminationGracePeriodSeconds: 601"))],
@@ -281,6 +283,8 @@ CLEAN = {
     "G104": [
         ours((GRACE + "\n", "\n"), (VARIABLE, "- {name: GRACEFUL_DRAIN_TIMEOUT, value: '13'}")),
         ours((VARIABLE, "- {name: GRACEFUL_GRACE_PERIOD, valueFrom: {secretKeyRef: {name: s, key: k}}}")),
+        ours((VARIABLE, VARIABLE.replace("37", "35")), (HOOK, "sleep: {seconds: 2}")),
+        ours((VARIABLE, VARIABLE.replace("37", "12")), (HOOK, "exec: {command: [/bin/sh, /prestop.sh]}")),
     ],
     "G105": [ours((GRACE, "terminationGracePeriodSeconds: 50"))],
     "G106": [ours((GRACE, "terminationGracePeriodSeconds: 600"))],
@@ -738,12 +742,19 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path) -> None:
     assert "pip install 'graceful-eureka[manifest]'" in ended.error
 
 
-def test_what_the_manifest_command_prints_is_clean(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["exec", "http", "sleep", "script"])
+@pytest.mark.parametrize("options", [(), ("--probes", "--post-start")], ids=["bare", "probes"])
+def test_what_the_manifest_command_prints_is_clean(mode: str, options: tuple[str, ...]) -> None:
     """The two never disagree."""
-    printed = command("manifest", "main", cwd=ROOT / "examples" / "orders", environ=EUREKA_OF_THE_POD)
-    patch = printed.out.replace("- name: ", "- image: orders:1\n        name: ")
-    # A patch has no probes, and a grace period that fits Eureka's caches is long.
-    assert {each.rule for each in report_of(patch).findings} == {"G105", "G401"}
+    environ = EUREKA_OF_THE_POD | {"GRACEFUL_PRESTOP_TOKEN": "t" * 32}
+    asked = ("manifest", "main", "--mode", mode, *options)
+    printed = command(*asked, cwd=ROOT / "examples" / "orders", environ=environ)
+    assert printed.code == 0, printed.error
+    container = '- name: "orders"'
+    assert container in printed.out
+    patch = printed.out.replace(container, '- image: orders:1\n        name: "orders"')
+    # A grace period that fits Eureka's caches is long, and without probes there are none.
+    assert {each.rule for each in report_of(patch).findings} == {"G105"} | ({"G401"} if not options else set())
 
 
 PAGE = ROOT / "docs" / "reference" / "lint.md"

@@ -79,18 +79,29 @@ def _told_of_more(case: Case) -> Iterator[Problem]:
 def _told_of_less(case: Case) -> Iterator[Problem]:
     if case.numbers is None or _VARIABLE in case.container.unknown:
         return
-    told = case.numbers.settings.grace_period
+    told, left = case.numbers.settings.grace_period, _left_at_sigterm(case)
     if told is None and case.pod.grace != KUBERNETES_DEFAULT_GRACE:
         why = f"{_VARIABLE} is not set, so {seconds_of(KUBERNETES_DEFAULT_GRACE)} are assumed"
-    elif told is not None and told < case.pod.grace:
+    elif told is not None and left is not None and told < left:
         why = f"the service counts on {seconds_of(told)} of grace"
     else:
         return
     yield Problem(
         case.container.line_of(_VARIABLE),
         f"{why}, but {_FIELD} is {_as_given(case)}: the leave is cut to fit, or time stays unused",
-        f'set {_VARIABLE} to "{case.pod.grace}"',
+        f'set {_VARIABLE} to "{case.pod.grace if left is None else math.floor(left)}"',
     )
+
+
+def _left_at_sigterm(case: Case) -> float | None:
+    """Seconds of grace that a service may count on from the moment it hears of the leave; None where it cannot be told.
+
+    A hook of ours tells it at once. Any other is over first; how long a script takes is for its author to know.
+    """
+    hook = case.container.hook
+    if hook is None or hook.is_ours or not hook.handlers:
+        return case.pod.grace
+    return case.pod.grace - hook.sleep if hook.handlers == ["sleep"] else None
 
 
 @pod_rule(Rule("G105", Severity.NOTE, None, "The grace period is longer than policies and interruptions often allow."))
