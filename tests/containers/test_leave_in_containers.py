@@ -100,6 +100,7 @@ def test_a_shell_as_pid_1_swallows_sigterm_and_the_hook_saves_what_can_be_saved(
     with service(image, command=SHELL_FORM, GRACEFUL_DRAIN_TIMEOUT="5", GRACEFUL_GRACE_PERIOD="24") as s:
         s.wait_until_up()
         assert s.container.run("readlink", "/proc/1/exe")[1].strip().endswith("sh")
+        assert "PID 1 is a shell (sh -c …) that does not pass SIGTERM on" in s.log.text
         stopped = s.container.stop(hook, grace=24)
         assert (stopped.exit_code, stopped.hook_exit) == (0, 0), s.log.text
         s.log.wait_for("no SIGTERM came after the preStop hook")
