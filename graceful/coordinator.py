@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from graceful.core.budget import Budget
-from graceful.core.callbacks import CallbackOutcome, CallbackStack
+from graceful.core.callbacks import CallbackOutcome
 from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
 from graceful.core.pacing import closing_instants
-from graceful.core.phases import Event, Lifecycle, Phase
+from graceful.core.phases import Event, Phase
 from graceful.describing import describe
-from graceful.draining import LongConnection
 from graceful.early_end import until_silent
+from graceful.intake import Intake
 from graceful.life import Changes, DrainVisit, HookVisit, Life
 from graceful.recycling import see_who_leaves
 from graceful.sharing import RegistryAmongOthers, share
-from graceful.stacks import CallUnderWay, Job, Worker
+from graceful.stacks import CallUnderWay
 from graceful.witness import Witness
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
     from graceful.core.silence import EarlyEndRule
-    from graceful.draining import Draining
     from graceful.readiness import Readiness
     from graceful.sharing import Siblings
 
@@ -67,7 +66,7 @@ _CUT_SHARE: Final = 0.8
 clean-up has the rest."""
 
 
-class DrainCoordinator:
+class DrainCoordinator(Intake):
     """Drives one service through its phases.
 
     `run`, `signalled` and `prestop` run on graceful's own event loop; everything else may be
@@ -107,9 +106,9 @@ class DrainCoordinator:
         tell: Callable[[DrainReport], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(readiness, clock)
         self._plan = plan
         self._grace_period = grace_period
-        self._readiness = readiness
         self._caller = caller
         self._make_registry = make_registry
         self._make_siblings = make_siblings
@@ -118,11 +117,7 @@ class DrainCoordinator:
         self._early_end = early_end
         self._witness = Witness(lambda: caller.thread, query=query, clock=clock)
         self._tell = tell
-        self._clock = clock
         self._random = Random()  # noqa: S311  where a connection's close falls is no secret
-        self._lame_duck_callbacks: list[RegisteredCallback] = []
-        self._drain_callbacks: list[RegisteredCallback] = []
-        self._cleanup_callbacks = CallbackStack()
         self.new_life()
 
     def new_life(self) -> None:
@@ -137,23 +132,7 @@ class DrainCoordinator:
         self._registry = share(registry, self._siblings)
         self.report: DrainReport | None = None
         """How the leave went, once it is over."""
-        self.life = Life(
-            Lifecycle(self._clock()),
-            self._registry,
-            list(self._lame_duck_callbacks),
-            list(self._drain_callbacks),
-            self._cleanup_callbacks.copy(),
-        )
-
-    @property
-    def phase(self) -> Phase:
-        """The phase of the lifecycle."""
-        return self.life.lifecycle.phase
-
-    @property
-    def draining(self) -> Draining:
-        """Set when the lame duck is over: what is in hand should come to its end. For any event loop or thread."""
-        return self.life.draining
+        self._begin_life(self._registry)
 
     @property
     def signum(self) -> signal.Signals:
@@ -173,83 +152,7 @@ class DrainCoordinator:
         leave = self.life.leave
         return leave is not None and not leave.hard_deadline
 
-    @property
-    def cleanup_timeouts(self) -> float:
-        """Seconds that the cleanup callbacks with a timeout of their own ask for together."""
-        return self.life.cleanup_callbacks.timeouts()
-
-    @property
-    def drain_remaining(self) -> float:
-        """Seconds that are left of the drain; 0 where none is under way."""
-        until = self.life.drain_ends
-        return 0.0 if until is None else max(0.0, until - self._clock())
-
-    def add_lame_duck_callback(self, callback: RegisteredCallback) -> None:
-        """Have a callback run when the leave begins; nothing waits for it."""
-        self.life.lame_duck_callbacks.append(callback)
-        if not self._readiness.starting:
-            self._lame_duck_callbacks.append(callback)
-
-    def add_drain_callback(self, callback: RegisteredCallback) -> None:
-        """Have a callback run when the lame duck is over."""
-        self.life.drain_callbacks.append(callback)
-        # What is registered from a start-up on belongs to this life: the next start-up registers it again.
-        if not self._readiness.starting:
-            self._drain_callbacks.append(callback)
-
-    def add_cleanup_callback(self, callback: RegisteredCallback) -> None:
-        """Have a callback run when nothing is in flight any more."""
-        self.life.cleanup_callbacks.push(callback)
-        if not self._readiness.starting:
-            self._cleanup_callbacks.push(callback)
-
-    # Work and triggers, from any thread
-
-    def enter(self, *what: str) -> int:
-        """Take a unit of work in that the task, or the thread, that calls this will do; the key is for `leave`.
-
-        Args:
-            what: words that name it.
-
-        Raises:
-            NotAcceptingError: if the drain accepts no new work.
-        """
-        return self.life.in_flight.enter((Job, self._clock(), what, Worker.found_here()))
-
-    def leave(self, key: int) -> None:
-        """A unit of work has finished."""
-        self.life.in_flight.leave(key)
-
-    def hold_open(self, end: Callable[[], object], cut: Callable[[], object] = lambda: None) -> int:
-        """A connection was opened that would never end by itself; the key is for `let_go`.
-
-        Args:
-            end: asks it to end, in the drain, when its turn has come. From any thread, without blocking or raising.
-            cut: has it end all the same when the drain's time is nearly over. Likewise.
-        """
-        return self.life.long_connections.add(LongConnection(end, cut))
-
-    def let_go(self, key: int) -> None:
-        """Such a connection has ended."""
-        self.life.long_connections.remove(key)
-
-    def note_caller(self, name: str | bytes) -> None:
-        """A caller has called: needed only where the wait may end early.
-
-        Args:
-            name: its address, or what else it is known by, of bounded length; it need not be printable.
-        """
-        self.life.callers.note(name, self._clock())
-
-    def enter_late(self, caller: str, route: str, *, served: bool) -> None:
-        """A request came after the leave had begun: enter who called.
-
-        Args:
-            caller: from `name_caller`.
-            route: from `name_route`.
-            served: False if it was refused.
-        """
-        self.life.ledger.enter(caller, route, self._clock(), served=served)
+    # Triggers, from any thread
 
     def begin(
         self, trigger: Trigger, reason: str = "", *, grace_period: float | None = None, elapsed: float = 0.0
