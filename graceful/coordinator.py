@@ -7,24 +7,22 @@ import math
 import signal
 import threading
 import time
-from functools import partial
-from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from graceful.callbacks import Callbacks
 from graceful.core.budget import Budget
-from graceful.core.callbacks import CallbackOutcome
 from graceful.core.leave import KUBELET_LAST_CHANCE, Leave, Reaction, Trigger
-from graceful.core.pacing import closing_instants
 from graceful.core.phases import Event, Phase
 from graceful.describing import describe
-from graceful.early_end import until_silent
+from graceful.drain import Drain
 from graceful.intake import Intake
+from graceful.journal import Journal
+from graceful.lame_duck import LameDuck
 from graceful.life import Changes, DrainVisit, HookVisit, Life
-from graceful.recycling import see_who_leaves
-from graceful.sharing import RegistryAmongOthers, share
-from graceful.stacks import CallUnderWay
+from graceful.recycling import leave_to_siblings, see_who_leaves
+from graceful.sharing import share
 from graceful.witness import Witness
 
 if TYPE_CHECKING:
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
     from graceful.calling import AppCaller
     from graceful.core.budget import Plan
-    from graceful.core.callbacks import RegisteredCallback
     from graceful.core.registry import Registry
     from graceful.core.report import DrainReport
     from graceful.core.silence import EarlyEndRule
@@ -43,27 +40,11 @@ __all__ = ["DrainCoordinator"]
 
 logger = logging.getLogger("graceful.coordinator")
 
-_HURRIED_ANNOUNCE: Final = 1.0
-"""Seconds for OUT_OF_SERVICE where nobody waits for its effect: the deregistration follows at once."""
-
-_ANSWER_SLACK: Final = 0.25
-"""Seconds for the registry to say what came of its time."""
-
-_LEAST_CALLBACK_TIME: Final = 0.05
-"""Seconds that a callback gets when the phase's time is already over: it runs all the same, exactly once."""
-
 _TELL_TIMEOUT: Final = 0.5
 """Seconds for telling those who wait for the outcome."""
 
 _LOOK: Final = 0.25
 """Seconds between two looks at the deadline, at most."""
-
-_CLOSING_SHARE: Final = 0.5
-"""Of the drain's time, for asking long connections to end; the rest is for what they do to come to their end."""
-
-_CUT_SHARE: Final = 0.8
-"""Of the drain's time, after which a long connection that has not come to its end is cut off; its application's own
-clean-up has the rest."""
 
 
 class DrainCoordinator(Intake):
@@ -117,7 +98,6 @@ class DrainCoordinator(Intake):
         self._early_end = early_end
         self._witness = Witness(lambda: caller.thread, query=query, clock=clock)
         self._tell = tell
-        self._random = Random()  # noqa: S311  where a connection's close falls is no secret
         self.new_life()
 
     def new_life(self) -> None:
@@ -133,6 +113,7 @@ class DrainCoordinator(Intake):
         self.report: DrainReport | None = None
         """How the leave went, once it is over."""
         self._begin_life(self._registry)
+        self._journal = Journal(self.life, self._changes, self._clock)
 
     @property
     def signum(self) -> signal.Signals:
@@ -151,6 +132,11 @@ class DrainCoordinator(Intake):
         """Whether the leave was begun by the server's own stop, so that there is nobody to release."""
         leave = self.life.leave
         return leave is not None and not leave.hard_deadline
+
+    @property
+    def _announced_in(self) -> Registry | None:
+        """The registry, if callers may have learned of this instance from it."""
+        return self._registry if self._registry is not None and self._registry.announced else None
 
     # Triggers, from any thread
 
@@ -179,7 +165,7 @@ class DrainCoordinator(Intake):
             leave = Leave(trigger, reason or trigger.value, Budget(self._plan(), now + left))
             if self._siblings is None:
                 leave.alone = False
-            if self.phase is Phase.STARTING and not self._announced and not life.in_flight.accepted:
+            if self.phase is Phase.STARTING and self._announced_in is None and not life.in_flight.accepted:
                 leave.skip_wait = True  # never ready, so nobody ever heard of this instance or has to forget it
             life.leave = leave
             life.lifecycle.apply(Event.LEAVE, now)
@@ -217,10 +203,6 @@ class DrainCoordinator(Intake):
             self._exit("the deadline was there")
         return max(0.0, min(left, _LOOK))
 
-    @property
-    def _announced(self) -> bool:
-        return self._registry is not None and self._registry.announced
-
     # Triggers that come on graceful's own event loop
 
     def signalled(self, signum: signal.Signals) -> None:
@@ -243,7 +225,7 @@ class DrainCoordinator(Intake):
         if reaction is Reaction.FORCE:
             self._exit(f"a second {self.signum.name} forced it")
         elif reaction is Reaction.HURRY and life.hook_waits:
-            self._problem("SIGTERM came while the hook was still waiting: the grace period was cut short")
+            self._journal.problem("SIGTERM came while the hook was still waiting: the grace period was cut short")
         self._changes.notify()
 
     def prestop(self, *, elapsed: float, grace: float | None) -> HookVisit:
@@ -291,7 +273,7 @@ class DrainCoordinator(Intake):
             start.start_soon(self._cancel_on_leave, life, start.cancel_scope)
             async with anyio.create_task_group() as both:
                 if self._registry is not None:
-                    both.start_soon(self._guard, "clearing what a former life left", self._registry.start)
+                    both.start_soon(self._journal.guard, "clearing what a former life left", self._registry.start)
                 both.start_soon(self._readiness.wait)
             start.cancel_scope.cancel()
         with self._lock:
@@ -301,46 +283,61 @@ class DrainCoordinator(Intake):
         self._changes.notify()
         logger.info("ready: serving", extra={"phase": Phase.SERVING.value})
         if self._registry is not None:
-            await self._guard("announcing", self._registry.serve)
+            await self._journal.guard("announcing", self._registry.serve)
 
     async def _cancel_on_leave(self, life: Life, scope: anyio.CancelScope) -> None:
         await self._changes.until(lambda: life.leave)
         scope.cancel()
 
     async def _leave_in_order(self, life: Life, leave: Leave) -> None:
-        await self._guard("looking at the other processes", self._see_who_leaves, life, leave)
+        journal, guard = self._journal, self._journal.guard
+        if self._siblings is not None:
+            await guard("looking at the other processes", see_who_leaves, leave, self._siblings, journal)
+        leave.alone = bool(leave.alone)
         if leave.alone:
-            self._say(f"leaving because of {leave.reason}, alone: other processes of this pod serve on")
+            journal.say(f"leaving because of {leave.reason}, alone: other processes of this pod serve on")
         else:
-            self._say(f"leaving because of {leave.reason}: still serving, not ready any more")
+            journal.say(f"leaving because of {leave.reason}: still serving, not ready any more")
+        callbacks = Callbacks(journal, self._caller, self._witness)
+        lame_duck = LameDuck(leave, journal, registry=self._announced_in, early_end=self._early_end)
+        drain = Drain(leave, journal, callbacks=callbacks, witness=self._witness, wake=self._wake)
         async with anyio.create_task_group() as withdrawal:
-            if self._announced and not leave.alone:
+            if not leave.alone:
                 # Guarded by itself: a registry that breaks must not end the wait. It is watched until it is told to
                 # forget the instance: what comes back UP in the drain would get requests that are refused.
-                withdrawal.start_soon(self._guard, "taking the instance out of service", self._withdraw, life, leave)
+                withdrawal.start_soon(guard, "taking the instance out of service", lame_duck.withdraw)
             for callback in life.lame_duck_callbacks:
                 withdrawal.start_soon(
-                    self._call, life, "lame duck", callback, leave.budget.last_call, leave.budget.plan.announce
+                    callbacks.run, "lame duck", callback, leave.budget.last_call, leave.budget.plan.announce
                 )
-            lame_duck = self._lame_duck_alone if leave.alone else self._lame_duck
-            await self._guard("the lame duck", lame_duck, life, leave)
-            self._end_wait(life)
+            if leave.alone:
+                await guard("the lame duck", leave_to_siblings, leave, journal, self._registry, self._stop_server)
+            else:
+                await guard("the lame duck", lame_duck.serve)
+            journal.end_wait()  # however it went
             self._advance(life, Event.WAITED)
-            await self._guard("the drain", self._drain, life, leave)
+            await guard("the drain", drain.run)
             life.in_flight.close()
             self._advance(life, Event.DRAINED)
-            await self._guard("the clean-up", self._clean_up, life, leave)
+            await guard("the clean-up", self._clean_up, life, leave, callbacks)
             withdrawal.cancel_scope.cancel()
         life.finished = True
-        await self._guard("the deregistration", self._deregister, life, leave)
+        await guard("the deregistration", self._deregister, life, leave)
         self._advance(life, Event.CLEANED)
+        await self._conclude(life)
+
+    async def _clean_up(self, life: Life, leave: Leave, callbacks: Callbacks) -> None:
+        until = leave.budget.cleanup_until(self._clock())
+        for callback in life.cleanup_callbacks.drain():
+            await callbacks.run("on_cleanup", callback, until, leave.budget.plan.cleanup)
+
+    async def _deregister(self, life: Life, leave: Leave) -> None:
+        if (registry := self._announced_in) is not None:
+            life.deregistered = await registry.deregister(leave.budget.deregister_until(self._clock()))
+
+    async def _conclude(self, life: Life) -> None:
         self.report = life.report(self._clock())
-        late = self.report.late
-        if late.total:
-            level = logging.WARNING if late.advice else logging.INFO
-            logger.log(level, "%s", late, extra={"late_requests": late.as_dict()})
-        level = logging.INFO if self.report.clean else logging.WARNING
-        logger.log(level, "%s", self.report, extra={"drain_report": self.report.as_dict()})
+        self._journal.conclude(self.report)
         try:
             self._tell(self.report)
         except Exception:
@@ -352,191 +349,13 @@ class DrainCoordinator(Intake):
         self._changes.notify()
         await self._changes.until(lambda: not life.watchers, self._clock() + _TELL_TIMEOUT)
 
-    async def _see_who_leaves(self, life: Life, leave: Leave) -> None:
-        try:
-            if self._siblings is not None:
-                await see_who_leaves(
-                    leave,
-                    self._siblings,
-                    self._changes,
-                    relief_timeout=lambda: 0.0 if life.server_stopped else leave.budget.plan.drain,
-                    clock=self._clock,
-                )
-        finally:
-            leave.alone = bool(leave.alone)
-
-    async def _lame_duck_alone(self, life: Life, leave: Leave) -> None:
-        """Hand the instance over and have the server stop in its own order: nobody has to forget this instance.
-
-        The siblings accept on the same socket. As long as this process accepts beside them it must not refuse.
-        """
-        self._end_wait(life)
-        if isinstance(self._registry, RegistryAmongOthers):
-            self._registry.hand_over()
-        until = leave.budget.drain_until(self._clock())
-        if not life.server_stopped and self._stop_server is not None:
-            life.server_told = await self._stop_server(max(0.0, until - self._clock()))
-            await self._changes.until(lambda: life.server_stopped or not life.server_told, until)
-
-    async def _lame_duck(self, life: Life, leave: Leave) -> None:
-        began = self._clock()
-        if self._announced:
-            await self._until_withdrawn(life, leave)
-        verified_at = life.withdrawn.first_verified_at if life.withdrawn else None
-        since = began if verified_at is None else verified_at
-        life.wait_ends = leave.budget.wait_until(began, since=since)
-        async with anyio.create_task_group() as meanwhile:
-            # Guarded by themselves: what breaks must not end the wait.
-            if self._announced:
-                meanwhile.start_soon(self._guard, "watching the servers", self._observe, life, leave, since)
-            # Where no server verified, nobody was told: their silence would have another reason.
-            if self._early_end is not None and (verified_at is not None or not self._announced):
-                meanwhile.start_soon(self._guard, "the early end", self._end_early, life, leave, since)
-            life.wait_was_whole = await self._until_wait_is_over(life, leave, life.wait_ends)
-            meanwhile.cancel_scope.cancel()
-        self._end_wait(life)
-        # After a hook the kubelet sends SIGTERM, moments later; the app serves until it comes.
-        if not await self._changes.until(lambda: leave.may_drain, leave.budget.sigterm_until(self._clock())):
-            self._problem(f"no SIGTERM came after {leave.reason}: leaving all the same (was it run by hand?)")
-
-    async def _withdraw(self, life: Life, leave: Leave) -> None:
-        if self._registry is None:
-            return
-        life.withdrawn = await self._registry.withdraw(leave.budget.announce_until(self._clock()))
-        verified = all(result.verified for result in life.withdrawn.servers)
-        self._say(f"OUT_OF_SERVICE {life.withdrawn}", logging.INFO if verified else logging.WARNING)
-        await self._guard("keeping the instance out of service", self._registry.keep_withdrawn)
-
-    async def _until_withdrawn(self, life: Life, leave: Leave) -> None:
-        now = self._clock()
-        until = leave.budget.announce_until(now)
-        # A little longer than the registry has: some servers may have verified when the others' time is over.
-        if not await self._changes.until(lambda: life.withdrawn or leave.skip_wait, until + _ANSWER_SLACK):
-            self._problem("OUT_OF_SERVICE was not verified in time: serving the whole wait all the same")
-        if not life.withdrawn and leave.skip_wait:
-            await self._changes.until(lambda: life.withdrawn, min(until, self._clock() + _HURRIED_ANNOUNCE))
-
-    async def _until_wait_is_over(self, life: Life, leave: Leave, ends: float) -> bool:
-        """Wait until `life.wait_ends`, which others may bring forward meanwhile; False if the wait was skipped."""
-        while await self._changes.until(partial(_ends_otherwise, life, leave, ends), ends):
-            if leave.skip_wait or life.wait_ends is None:
-                return False
-            ends = life.wait_ends
-        return True
-
-    async def _observe(self, life: Life, leave: Leave, since: float) -> None:
-        """Have the wait for the servers' own cache end when every server is seen to show the change."""
-        caches = leave.budget.plan.caches
-        if self._registry is None or caches is None or not caches.observed:
-            return
-        published = await self._registry.until_published()
-        ends = leave.budget.wait_once_published(published, since=since)
-        if life.wait_ends is not None and ends < life.wait_ends:
-            life.published_at = published
-            shown = f"every server shows the change after {published - since:.1f} s"
-            self._bring_wait_forward(life, ends, f"{shown}: {max(0.0, ends - self._clock()):.0f} s more")
-
-    def _bring_wait_forward(self, life: Life, ends: float, why: str) -> None:
-        """End the propagation wait at an earlier instant than planned; a later one changes nothing."""
-        if life.wait_ends is not None and ends < life.wait_ends:
-            life.wait_ends = ends
-            self._say(why)
-
-    async def _end_early(self, life: Life, leave: Leave, since: float) -> None:
-        if self._early_end is None:
-            return
-        wait = leave.budget.plan.propagation
-        evidence = await until_silent(life.callers, self._early_end, since=since, wait=wait, clock=self._clock)
-        if life.wait_ends is not None and since + evidence.after < life.wait_ends:
-            life.early_end = evidence
-            self._bring_wait_forward(life, since + evidence.after, str(evidence))
-
-    def _end_wait(self, life: Life) -> None:
-        life.wait_is_over = True
-        self._changes.notify()
-
-    async def _drain(self, life: Life, leave: Leave) -> None:
-        until = life.drain_ends = leave.budget.drain_until(self._clock())
-        async with anyio.create_task_group() as ending:
-            # Guarded by itself: what is in flight finishes whatever a connection makes of its end.
-            ending.start_soon(self._guard, "ending long connections", self._end_long_connections, life, until)
-            async with anyio.create_task_group() as tasks:
-                for callback in life.drain_callbacks:
-                    tasks.start_soon(self._call, life, "on_drain", callback, until, leave.budget.plan.drain)
-            # Consumers have been told to stop fetching; what they had in hand came in until here.
-            life.in_flight.close()
-            # Only now: every idle moment of a serving process would wake this thread.
-            life.in_flight.notify_idle(self._wake)
-            if not await self._changes.until(lambda: not len(life.in_flight), until):
-                life.unfinished = life.in_flight.snapshot()
-                life.sightings.append(self._witness.drain_ran_out(life.in_flight))
-                self._say(f"{len(life.unfinished)} still in flight when the drain ran out of time", logging.WARNING)
-            ending.cancel_scope.cancel()
-
-    async def _end_long_connections(self, life: Life, until: float) -> None:
-        """Ask WebSockets and event streams to end, one after the other: their peers come back at once, elsewhere."""
-        life.draining.set()
-        connections = life.long_connections.all()
-        now = self._clock()
-        window = (until - now) * _CLOSING_SHARE
-        instants = closing_instants(len(connections), now=now, longest=window, random=self._random)
-        for instant, connection in zip(instants, connections, strict=True):
-            await anyio.sleep_until(instant)
-            connection.end()
-        await anyio.sleep_until(now + (until - now) * _CUT_SHARE)
-        for connection in life.long_connections.all():
-            connection.cut()
-
-    async def _clean_up(self, life: Life, leave: Leave) -> None:
-        until = leave.budget.cleanup_until(self._clock())
-        for callback in life.cleanup_callbacks.drain():
-            await self._call(life, "on_cleanup", callback, until, leave.budget.plan.cleanup)
-
-    async def _call(self, life: Life, kind: str, callback: RegisteredCallback, until: float, default: float) -> None:
-        own = default if callback.timeout is None else callback.timeout
-        began = self._clock()
-        with life.under_way(CallUnderWay(callback.name), began) as call:
-            record = await self._caller.call(callback, max(_LEAST_CALLBACK_TIME, min(own, until - began)), call.worker)
-        life.records.append(record)
-        if record.outcome is CallbackOutcome.TIMED_OUT:
-            life.sightings.append(self._witness.timed_out(kind, record))
-        completed = record.outcome is CallbackOutcome.COMPLETED
-        logger.log(logging.DEBUG if completed else logging.WARNING, "callback %s", record)
-
-    async def _deregister(self, life: Life, leave: Leave) -> None:
-        if self._registry is not None and self._announced:
-            life.deregistered = await self._registry.deregister(leave.budget.deregister_until(self._clock()))
-
-    async def _guard(self, stage: str, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Run a stage; one that fails is recorded and never skips a later one."""
-        try:
-            await function(*arguments)
-        except Exception as error:
-            logger.exception("%s failed", stage)
-            self.life.problems.append(f"{stage} failed: {type(error).__name__}: {error}")
-
     def _advance(self, life: Life, event: Event) -> None:
         with self._lock:
             phase = life.lifecycle.apply(event, self._clock())
         logger.info("phase %s", phase.value, extra={"phase": phase.value, "in_flight": len(life.in_flight)})
-
-    def _say(self, text: str, level: int = logging.INFO) -> None:
-        """Log a line, and tell it to the hooks that wait."""
-        logger.log(level, "%s", text, extra={"phase": self.phase.value})
-        self.life.journal.append(text)
-        self._changes.notify()
-
-    def _problem(self, text: str) -> None:
-        self.life.problems.append(text)
-        self._say(text, logging.WARNING)
 
     def _exit(self, reason: str) -> None:
         self.life.problems.append(reason)
         self.life.sightings.append(self._witness.the_end(self.life))
         self.report = self.life.report(self._clock(), overdue=True)
         self._exit_process(1, self.report)
-
-
-def _ends_otherwise(life: Life, leave: Leave, ends: float) -> bool:
-    """Whether the wait is over, or ends at another instant than `ends`."""
-    return leave.skip_wait or life.wait_ends != ends
