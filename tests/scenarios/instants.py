@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import sys
@@ -145,10 +146,12 @@ def work_in_threads() -> None:
     stop = threading.Event()
 
     def job() -> None:
-        while not stop.is_set():
-            with coordinator.track("job"):
-                stand("request")
-                time.sleep(0.05)
+        # A leave that began at the import may have its drain behind it before `stop` is known to it, below.
+        with contextlib.suppress(graceful.NotAcceptingError):
+            while not stop.is_set():
+                with coordinator.track("job"):
+                    stand("request")
+                    time.sleep(0.05)
 
     coordinator.on_drain(stop.set)
     worker = threading.Thread(target=job)
