@@ -624,6 +624,18 @@ def test_whatever_stands_in_a_place_it_does_not_crash(data: st.DataObject) -> No
     as_text(report).encode()
 
 
+@pytest.mark.parametrize("character", ["\U0001f680", "\ud83d"], ids=["in two halves", "half"])
+def test_an_escaped_character_is_no_trouble_in_any_place(character: str) -> None:
+    """JSON writes a rocket as two halves, and YAML's parsers leave them so."""
+    for path in places(RICH):
+        as_text(report_of(json.dumps(with_value(RICH, path, character)), kubernetes=(1, 29))).encode()
+
+
+def test_a_character_escaped_in_two_halves_is_shown_whole() -> None:
+    named = json.dumps(as_object()).replace('"orders"', '"\\ud83d\\ude80"')
+    assert "\U0001f680" in as_text(report_of(named, kubernetes=(1, 29)))
+
+
 @given(st.binary(max_size=60) | st.text("{}[]:-,&*!|>'\"%@`#?<\n\t ak1", max_size=40).map(str.encode))
 @example(b"\xff\xfe\x00")
 @example(b"[" * 5000)

@@ -81,7 +81,7 @@ class Value:
                 continue
             merged += [value for key, value in node.value if key.value == "<<"]
             own = [(key, value) for key, value in node.value if key.value != "<<" and key.id == "scalar"]
-            pairs[:0] = [(key.value, Value(value, key.start_mark.line + 1)) for key, value in own]
+            pairs[:0] = [(_text_of(key), Value(value, key.start_mark.line + 1)) for key, value in own]
         return pairs
 
     def elements(self) -> list[Value]:
@@ -98,7 +98,7 @@ class Value:
     @property
     def text(self) -> str:
         """A scalar as it is written, without its quotes; else empty."""
-        return str(self._node.value) if self and self._node.id == "scalar" else ""
+        return _text_of(self._node) if self and self._node.id == "scalar" else ""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -134,9 +134,9 @@ class Value:
             for key, value in node.value:
                 nodes.append(value)
                 if key.id == "scalar" and key.value != "<<":
-                    if key.value in names:
-                        yield key.value, key.start_mark.line + 1
-                    names.add(key.value)
+                    if (name := _text_of(key)) in names:
+                        yield name, key.start_mark.line + 1
+                    names.add(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +223,11 @@ def _refuse_template(document: Any) -> None:
             if node.flow_style and key.id == "mapping" and key.flow_style:
                 raise TemplateError(_TEMPLATE, node.start_mark.line + 1)
             nodes.append(value)
+
+
+def _text_of(scalar: Any) -> str:
+    """A scalar's text. JSON escapes a character beyond U+FFFF as two halves; of one alone Go makes U+FFFD (`json`)."""
+    return str(scalar.value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _line_at(position: int, text: str) -> int:
