@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import graceful
 from graceful.commands import COMMANDS, FAIL, PASS, USAGE, CommandError, say
-from graceful.importing import ImportingError, one_line
+from graceful.core.names import one_line
+from graceful.importing import ImportingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

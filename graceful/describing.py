@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import graceful
+from graceful.core.names import one_line
 from graceful.core.siblings import YES
-from graceful.importing import one_line
 from graceful.sharing import SharedRegistry
 
 if TYPE_CHECKING:

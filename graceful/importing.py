@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from graceful.core.names import one_line
 
 if TYPE_CHECKING:
     from graceful.service import Coordinator
 
-__all__ = ["ImportingError", "install_of", "one_line"]
-
-_CREDENTIALS: Final = re.compile(r"(?<=://)\S*@")
-_LONGEST: Final = 500
+__all__ = ["ImportingError", "install_of"]
 
 
 class ImportingError(Exception):
@@ -119,9 +117,3 @@ def _text(error: BaseException) -> str:
     except Exception:  # noqa: BLE001  an exception of somebody else's may not even be printable
         message = ""
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-def one_line(text: str) -> str:
-    """A text of somebody else's, fit for one line: without what drives a terminal, and without credentials."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return _CREDENTIALS.sub("***@", line)[:_LONGEST]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from graceful import rendezvous, wire
 from graceful.asking import ForeignError, ask
-from graceful.importing import one_line
+from graceful.core.names import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence

@@ -15,7 +15,7 @@ import yaml
 
 import graceful
 from graceful.commands import COMMANDS
-from graceful.importing import one_line
+from graceful.core.names import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

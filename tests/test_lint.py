@@ -168,7 +168,10 @@ BAD = {
         other((SLEEP, 'exec: {command: ["sleep", "1m"]}')),
         other(("    spec:\n      cont", "    spec:\n      terminationGracePeriodSeconds: 0\n      cont")),
     ],
-    "G103": [ours((VARIABLE, VARIABLE.replace("37", "38")))],
+    "G103": [
+        ours((VARIABLE, VARIABLE.replace("37", "38"))),
+        ours((HOOK, "sleep: {seconds: 2}")),  # 35 s are left when SIGTERM comes
+    ],
     "G104": [
         ours((VARIABLE, VARIABLE.replace("37", "36"))),
         ours((VARIABLE, "- {name: GRACEFUL_PORT, value: '8080'}")),
@@ -279,7 +282,7 @@ CLEAN = {
         other((SLEEP, "exec: {command: [sleep, infinity]}")),
         other((SLEEP, "exec: {command: [sleep, $SECONDS]}")),
     ],
-    "G103": [GOOD],
+    "G103": [GOOD, ours((VARIABLE, VARIABLE.replace("37", "35")), (HOOK, "sleep: {seconds: 2}"))],
     "G104": [
         ours((GRACE + "\n", "\n"), (VARIABLE, "- {name: GRACEFUL_DRAIN_TIMEOUT, value: '13'}")),
         ours((VARIABLE, "- {name: GRACEFUL_GRACE_PERIOD, valueFrom: {secretKeyRef: {name: s, key: k}}}")),

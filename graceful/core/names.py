@@ -1,13 +1,17 @@
-"""Names that callers give: they reach a log only printable, and not longer than a line can bear."""
+"""Names and texts of others: they reach a log only printable, and not longer than a line can bear."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-__all__ = ["LONGEST_NAME", "name_peer", "name_query", "printable"]
+__all__ = ["LONGEST_NAME", "name_peer", "name_query", "one_line", "printable"]
 
 LONGEST_NAME: Final = 120
 """Characters of the longest name that is kept."""
+
+_LONGEST_LINE: Final = 500
+_CREDENTIALS: Final = re.compile(r"(?<=://)\S*@")
 
 
 def printable(text: str) -> str:
@@ -29,3 +33,9 @@ def name_peer(address: object = None, port: object = None, *_: object) -> str:
         return ""
     host = f"[{address}]" if ":" in str(address) else str(address)
     return printable(host if port is None else f"{host}:{port}")
+
+
+def one_line(text: str) -> str:
+    """A text of somebody else's, fit for one line: without what drives a terminal, and without credentials."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return _CREDENTIALS.sub("***@", line)[:_LONGEST_LINE]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import graceful
 from graceful import rendezvous
+from graceful.core.names import one_line
 from graceful.doctor.image import Bytecode, Module
-from graceful.importing import one_line
 from graceful.pid_one import look_at
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graceful.core.budget import BudgetError
-from graceful.importing import one_line
+from graceful.core.names import one_line
 from graceful.kubernetes.lint import (
     numbers,
     rules_grace,

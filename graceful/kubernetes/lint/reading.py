@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from graceful.importing import one_line
+from graceful.core.names import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -41,7 +41,7 @@ def _shorter_than_plan(case: Case) -> Iterator[Problem]:
         yield Problem(
             case.pod.grace_line,
             f"{_FIELD} is {_as_given(case)}, but the plan is {case.numbers.plan}{more}: the end of it is cut off",
-            f"set {_FIELD} and {_VARIABLE} to {need}",
+            _setting_both(need, _given_to(case, need)),
         )
 
 
@@ -66,12 +66,15 @@ def _hook_uses_it_up(case: Case) -> Iterator[Problem]:
 @container_rule(Rule("G103", Severity.ERROR, None, "The service is told of a longer grace period than the pod has."))
 def _told_of_more(case: Case) -> Iterator[Problem]:
     told = case.numbers.settings.grace_period if case.numbers else None
-    if told is not None and told > case.pod.grace:
+    left = _left_at_sigterm(case)
+    if told is not None and told > (case.pod.grace if left is None else left):
+        slept = case.pod.grace - left if left is not None else 0.0
+        more = f", of which the hook sleeps {seconds_of(slept)}" if slept else ""
         yield Problem(
             case.container.line_of(_VARIABLE),
-            f"the service counts on {seconds_of(told)} of grace, but {_FIELD} is {_as_given(case)}: SIGKILL comes in "
-            "the middle of its leave",
-            f"set {_FIELD} and {_VARIABLE} to the same number",
+            f"the service counts on {seconds_of(told)} of grace, but {_FIELD} is {_as_given(case)}{more}: SIGKILL "
+            "comes in the middle of its leave",
+            _setting_both(math.ceil(told + slept), math.ceil(told)),
         )
 
 
@@ -89,7 +92,7 @@ def _told_of_less(case: Case) -> Iterator[Problem]:
     yield Problem(
         case.container.line_of(_VARIABLE),
         f"{why}, but {_FIELD} is {_as_given(case)}: the leave is cut to fit, or time stays unused",
-        f'set {_VARIABLE} to "{case.pod.grace if left is None else math.floor(left)}"',
+        f'set {_VARIABLE} to "{_given_to(case, case.pod.grace)}"',
     )
 
 
@@ -102,6 +105,18 @@ def _left_at_sigterm(case: Case) -> float | None:
     if hook is None or hook.is_ours or not hook.handlers:
         return case.pod.grace
     return case.pod.grace - hook.sleep if hook.handlers == ["sleep"] else None
+
+
+def _setting_both(grace: int, told: int) -> str:
+    if told == grace:
+        return f"set {_FIELD} and {_VARIABLE} to {grace}"
+    return f"set {_FIELD} to {grace}, and {_VARIABLE} to {told}"
+
+
+def _given_to(case: Case, grace: int) -> int:
+    """Whole seconds that the service is to be told of, if the pod's grace period is `grace`."""
+    left = _left_at_sigterm(case)
+    return grace if left is None else max(0, math.floor(grace - case.pod.grace + left))
 
 
 @pod_rule(Rule("G105", Severity.NOTE, None, "The grace period is longer than policies and interruptions often allow."))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from graceful.core.names import one_line
 from graceful.environment import odd_variables
-from graceful.importing import one_line
 from graceful.kubernetes.drift import differences
 from graceful.kubernetes.lint.rules import Case, Problem, Rule, Severity, container_rule
 from graceful.settings import Settings
