@@ -196,10 +196,12 @@ class HostedCoordinator(DrainCoordinator):
         """A process that forks before its application has started is a parent of workers, and serves nothing itself.
 
         (`gunicorn --preload`.) Everything of ours stops in it: the signals are the parent's own, and no thread of ours
-        runs while it forks. It begins again where an application's lifespan does: in the workers.
+        runs while it forks. It begins again where an application's lifespan does: in the workers. Or here, if it was
+        only a child of the application's own. WSGI has no lifespan, and nothing would begin again.
         """
-        starts_later = self._readiness.serves_app and not self._readiness.starting and not self._readiness.by_hand
-        if starts_later and self.phase is Phase.STARTING and self._runtime.running:
+        readiness = self._readiness
+        starts_later = readiness.serves_app and readiness.has_lifespan and not readiness.starting
+        if starts_later and not readiness.by_hand and self.phase is Phase.STARTING and self._runtime.running:
             logger.debug("a process is forked before the application has started: standing back in this one")
             self._shut_down()
             for thread in threading.enumerate():
