@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import os
+import random
 import re
 import socket
 import subprocess
@@ -104,6 +106,9 @@ def child(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Chi
         running = Child(process)
         try:
             yield running
+        except BaseException:
+            print(running.text)  # shown where a test fails
+            raise
         finally:
             process.kill()
 
@@ -119,11 +124,30 @@ def get(port: int, path: str = "/") -> tuple[int, str, str]:
         connection.close()
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+_EACH = 2_000
+
+
+def _ports() -> Iterator[int]:
+    """The ports of this process of the tests, over and over: no other is given them, nor an outgoing connection.
+
+    The kernel gives those ports from 32768 on, and a listener that asks for any port as well.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    ports = range(15_000 + _EACH * worker, 15_000 + _EACH * (worker + 1))
+    first = random.randrange(_EACH)  # another run of the tests is elsewhere
+    return itertools.cycle([*ports[first:], *ports[:first]])
+
+
+_PORTS = _ports()
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on, and that nobody else is given."""
+    for port in itertools.islice(_PORTS, _EACH):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise AssertionError(f"none of {_EACH} ports is free on {host}")
 
 
 def until(holds: object, what: str) -> None:

@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,6 +23,7 @@ from urllib.parse import quote
 
 from graceful.rehearsal.eureka import EmbeddedEureka
 from graceful.rehearsal.eureka_cluster import EmbeddedEurekaCluster
+from tests.children import free_port
 from tests.eureka_caller import Caller
 
 if TYPE_CHECKING:
@@ -118,13 +118,6 @@ def _digest_of_sources() -> str:
     for path in [PROJECT / "pom.xml", *sorted((PROJECT / "src").rglob("*.*"))]:
         digest.update(f"{path.relative_to(PROJECT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.create_server((host, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager
