@@ -128,15 +128,16 @@ class UpWatch:
             finally:
                 self._clearing -= 1
             self._clearable.discard(server)
+            # Before the look, which a leave may cut off.
+            logger.warning(
+                "%s was left OUT_OF_SERVICE on %s by a former life: cleared",
+                self._instance_id,
+                server.name,
+                extra={"eureka_operation": "clear_override", "eureka_server": server.name},
+            )
             view = await server.look(self._app, self._instance_id)
             status = None if view is None else view.status
             clearance.ends(status or "absent", verified=status is Status.UP)
-        logger.warning(
-            "%s was left OUT_OF_SERVICE on %s by a former life: cleared",
-            self._instance_id,
-            server.name,
-            extra={"eureka_operation": "clear_override", "eureka_server": server.name},
-        )
         return view
 
     def _is_left(self, findings: dict[Server, str]) -> bool:
