@@ -91,8 +91,10 @@ def test_the_warning_names_the_shell_and_the_fix_and_no_password():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_real_shell_is_read(script, catches):
     """1. A shell starts a program. 2. The program's parent is that shell, with its trap or without."""
+    # Not by its input: what a shell starts in the background has none.
+    program = "import signal; print(flush=True); signal.pause()"
     with subprocess.Popen(
-        ["/bin/sh", "-c", script.format(f"{sys.executable} -c 'print(flush=True); input()'")],
+        ["/bin/sh", "-c", script.format(f"{sys.executable} -c '{program}'")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as shell:
